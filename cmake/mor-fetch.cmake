@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+# Dependencies: the installed package first, the upstream release where none is installed and MOR_FETCH_DEPENDENCIES is on.
+include(FetchContent)
+
+# mor_declare(NAME PACKAGE_ARGUMENTS REPOSITORY TAG [more arguments of FetchContent_Declare])
+function(mor_declare name package_arguments repository tag)
+  FetchContent_Declare(${name}
+    GIT_REPOSITORY "${repository}"
+    GIT_TAG "${tag}"
+    GIT_SHALLOW ON
+    ${ARGN}
+    FIND_PACKAGE_ARGS ${package_arguments})
+endfunction()
+
+mor_declare(nlohmann_json "3.10;CONFIG" https://github.com/nlohmann/json.git v3.11.3)
+# Only Eigen's headers are wanted: a SOURCE_SUBDIR without CMakeLists.txt keeps its build system out.
+mor_declare(Eigen3 "3.4;CONFIG" https://gitlab.com/libeigen/eigen.git 3.4.0 SOURCE_SUBDIR Eigen)
+mor_declare(CLI11 "2.1;CONFIG" https://github.com/CLIUtils/CLI11.git v2.4.2)
+mor_declare(Catch2 "3;CONFIG" https://github.com/catchorg/Catch2.git v3.7.1)
+mor_declare(benchmark "1.6;CONFIG" https://github.com/google/benchmark.git v1.9.0)
+
+# Makes the dependency `name` available, downloading it where that is allowed; `${target}` exists afterwards or not.
+macro(mor_provide name target)
+  if(NOT TARGET ${target})
+    if(MOR_FETCH_DEPENDENCIES)
+      FetchContent_MakeAvailable(${name})
+    else()
+      find_package(${name} QUIET CONFIG)
+    endif()
+  endif()
+endmacro()
+
+macro(mor_fetch_library_dependencies)
+  mor_provide(nlohmann_json nlohmann_json::nlohmann_json)
+  mor_provide(Eigen3 Eigen3::Eigen)
+  if(NOT TARGET Eigen3::Eigen AND eigen3_SOURCE_DIR)
+    add_library(mor_eigen INTERFACE)
+    add_library(Eigen3::Eigen ALIAS mor_eigen)
+    target_include_directories(mor_eigen SYSTEM INTERFACE "${eigen3_SOURCE_DIR}")
+  endif()
+endmacro()
+
+# Catch2: an installed version 3, else an installed version 2, else a download. Sets Catch2_VERSION for installed ones.
+macro(mor_provide_catch)
+  find_package(Catch2 3 QUIET CONFIG)
+  if(NOT Catch2_FOUND)
+    find_package(Catch2 2.13 QUIET CONFIG)
+  endif()
+  if(NOT Catch2_FOUND)
+    mor_provide(Catch2 Catch2::Catch2WithMain)
+    if(NOT TARGET Catch2::Catch2)
+      message(FATAL_ERROR "The tests need Catch2: install it (Debian: catch2), allow downloads with -DMOR_FETCH_DEPENDENCIES=ON, or configure with -DMOR_BUILD_TESTS=OFF")
+    endif()
+  endif()
+endmacro()

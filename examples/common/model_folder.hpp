@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// A model as a folder: `config.json`, `model.safetensors`, `tokenizer.json`.
+#pragma once
+
+#include "common/any_model.hpp"
+#include "mor/io/file.hpp"
+#include "mor/io/tokenizer.hpp"
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace examples {
+
+inline constexpr char config_file[] = "config.json";
+inline constexpr char weights_file[] = "model.safetensors";
+inline constexpr char tokenizer_file[] = "tokenizer.json";
+
+/// For each tensor of the layout, the other names under which official checkpoints repeat it: one a further layer that
+/// uses the same weights, and `lm_head.weight` for a tied embedding (mor-spec section 11).
+[[nodiscard]] std::vector<std::vector<std::string>> official_aliases(AnyModel const& model);
+
+/// Writes the weights in float32, each tensor once under the name that the layout gives it.
+/// @param official_names  write every alias too, as official checkpoints do
+/// @param mode            InPlace inside a folder that is renamed as a whole
+void save_weights(std::filesystem::path const& path, AnyModel& model, bool official_names,
+                  mor::io::WriteMode mode = mor::io::WriteMode::Replace);
+
+/// Reads the weights (F32, F16, BF16 or F64). A tensor with aliases is there once, under its own name, or under all of
+/// them, and then all copies must be equal bit for bit; `lm_head.weight` of a tied model may be there or not.
+/// @throws mor::error naming the file, the tensor, what was expected and what is there: for a tensor that is missing,
+///         unknown or of another shape, and for copies that differ
+void load_weights(std::filesystem::path const& path, AnyModel& model);
+
+/// The model of a folder, ready to run. @throws mor::error as `load_weights`, and for a bad configuration
+[[nodiscard]] std::unique_ptr<AnyModel> load_model(std::filesystem::path const& folder, int threads);
+
+/// The folder's tokenizer. @throws mor::error also when it has ids that the model does not know
+[[nodiscard]] mor::io::Tokenizer load_tokenizer(std::filesystem::path const& folder, mor::ModelConfig const& config);
+
+/// The bytes of a token; U+FFFD for ids between the tokenizer's vocabulary and the model's.
+[[nodiscard]] std::string token_text(mor::io::Tokenizer const& tokenizer, Token token);
+
+}  // namespace examples

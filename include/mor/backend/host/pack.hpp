@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// `Pack`: as many numbers as one vector register holds, with the arithmetic of one number.
+///
+/// Loops over packs do the same operations in the same order on every compiler and at every optimisation level, and
+/// the last, partial pack of a row goes through the same instructions as the others. So a row's result does not depend
+/// on its address, on its neighbours or on the number of threads.
+#pragma once
+
+#include "mor/core/types.hpp"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+namespace mor::host {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+inline constexpr int kVectorBytes = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+#endif
+
+namespace detail {
+template <class T>
+struct Lanes;
+template <>
+struct Lanes<float> {
+  using Integer = std::int32_t;
+  typedef float Vector __attribute__((vector_size(kVectorBytes)));
+  typedef std::int32_t IntegerVector __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct Lanes<double> {
+  using Integer = std::int64_t;
+  typedef double Vector __attribute__((vector_size(kVectorBytes)));
+  typedef std::int64_t IntegerVector __attribute__((vector_size(kVectorBytes)));
+};
+}  // namespace detail
+
+/// A register of T. Element-wise operators; a comparison gives a mask for `select`.
+template <class T>
+struct Pack {
+  using Vector = typename detail::Lanes<T>::Vector;
+  using Mask = typename detail::Lanes<T>::IntegerVector;
+  static constexpr Index size = kVectorBytes / static_cast<Index>(sizeof(T));
+
+  Vector v;
+
+  Pack() = default;
+  explicit Pack(Vector vector) : v(vector) {}
+  template <class Number>
+    requires(std::is_arithmetic_v<Number>)
+  Pack(Number value) : v(static_cast<T>(value) - Vector{}) {}  // NOLINT: a number stands for a pack of it
+
+  friend Pack operator+(Pack a, Pack b) { return Pack(a.v + b.v); }
+  friend Pack operator-(Pack a, Pack b) { return Pack(a.v - b.v); }
+  friend Pack operator*(Pack a, Pack b) { return Pack(a.v * b.v); }
+  friend Pack operator/(Pack a, Pack b) { return Pack(a.v / b.v); }
+  friend Pack operator-(Pack a) { return Pack(-a.v); }
+  Pack& operator+=(Pack other) { return *this = *this + other; }
+  Pack& operator*=(Pack other) { return *this = *this * other; }
+};
+
+/// a * b + c, in one rounding where the processor can.
+template <class T>
+[[nodiscard]] inline Pack<T> multiply_add(Pack<T> a, Pack<T> b, Pack<T> c) {
+  return Pack<T>(a.v * b.v + c.v);
+}
+
+template <class T>
+[[nodiscard]] inline Pack<T> load(T const* source) {
+  Pack<T> result;
+  std::memcpy(&result.v, source, sizeof(result.v));
+  return result;
+}
+
+template <class T>
+inline void store(T* target, Pack<T> pack) {
+  std::memcpy(target, &pack.v, sizeof(pack.v));
+}
+
+/// The first `count` < size lanes from memory, `filler` in the others.
+template <class T>
+[[nodiscard]] inline Pack<T> load_partial(T const* source, Index count, T filler = T(0)) {
+  Pack<T> result(filler);
+  std::memcpy(&result.v, source, static_cast<std::size_t>(count) * sizeof(T));
+  return result;
+}
+
+template <class T>
+inline void store_partial(T* target, Index count, Pack<T> pack) {
+  std::memcpy(target, &pack.v, static_cast<std::size_t>(count) * sizeof(T));
+}
+
+/// The larger of each pair; NaN in `b` is lost, NaN in `a` is kept.
+template <class T>
+[[nodiscard]] inline Pack<T> larger(Pack<T> a, Pack<T> b) {
+  return Pack<T>(a.v < b.v ? b.v : a.v);
+}
+
+/// Sum of the lanes: halves are folded onto each other, always in this order.
+template <class T>
+[[nodiscard]] inline T sum_of(Pack<T> pack) {
+  T lanes[Pack<T>::size];
+  store(lanes, pack);
+  for (Index width = Pack<T>::size / 2; width > 0; width /= 2) {
+    for (Index i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
+}
+
+template <class T>
+[[nodiscard]] inline T largest_of(Pack<T> pack) {
+  T lanes[Pack<T>::size];
+  store(lanes, pack);
+  T result = lanes[0];
+  for (Index i = 1; i < Pack<T>::size; ++i) result = result < lanes[i] ? lanes[i] : result;
+  return result;
+}
+
+/// e^x for floats, relative error below 2 units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial
+/// for e^r. Infinity above 88.73, gradual underflow to 0 below -87.3, NaN for NaN.
+[[nodiscard]] inline Pack<float> exp(Pack<float> x) {
+  using P = Pack<float>;
+  using Integers = P::Mask;
+  P const low(-104.0F), high(89.0F);
+  x = P(x.v < low.v ? low.v : x.v);
+  x = P(x.v > high.v ? high.v : x.v);
+  P const shift(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer and leaves that integer in the low bits
+  P const shifted = multiply_add(x, P(1.44269504088896341F), shift);
+  P const n = shifted - shift;
+  P r = multiply_add(n, P(-0.693145751953125F), x);
+  r = multiply_add(n, P(-1.428606765330187045e-06F), r);
+  P p(1.9875691500e-4F);
+  p = multiply_add(p, r, P(1.3981999507e-3F));
+  p = multiply_add(p, r, P(8.3334519073e-3F));
+  p = multiply_add(p, r, P(4.1665795894e-2F));
+  p = multiply_add(p, r, P(1.6666665459e-1F));
+  p = multiply_add(p, r, P(5.0000001201e-1F));
+  p = multiply_add(p * r, r, r) + P(1.0F);
+  // 2^n in two factors, because n may lie outside the range of a normal exponent.
+  Integers bits;
+  std::memcpy(&bits, &shifted.v, sizeof(bits));
+  Integers const power = bits - 0x4B400000;
+  Integers const half = power >> 1;
+  Integers const first = (half + 127) << 23;
+  Integers const second = (power - half + 127) << 23;
+  P scale_first, scale_second;
+  std::memcpy(&scale_first.v, &first, sizeof(first));
+  std::memcpy(&scale_second.v, &second, sizeof(second));
+  return p * scale_first * scale_second;
+}
+
+/// Applies a function of one number to each lane.
+template <class T, class F>
+[[nodiscard]] inline Pack<T> by_lane(Pack<T> pack, F function) {
+  T lanes[Pack<T>::size];
+  store(lanes, pack);
+  for (T& lane : lanes) lane = function(lane);
+  return load(lanes);
+}
+
+[[nodiscard]] inline Pack<double> exp(Pack<double> x) {
+  return by_lane(x, [](double lane) { return std::exp(lane); });
+}
+
+template <class T>
+[[nodiscard]] inline Pack<T> erf(Pack<T> x) {
+  return by_lane(x, [](T lane) { return std::erf(lane); });
+}
+
+template <class T>
+[[nodiscard]] inline Pack<T> sqrt(Pack<T> x) {
+  return by_lane(x, [](T lane) { return std::sqrt(lane); });
+}
+
+}  // namespace mor::host

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mor/policy/all_tokens.hpp"
+#include "zoo/zoo_impl.hpp"
+
+namespace mor::test {
+std::unique_ptr<ZooModel> make_all_tokens(ModelConfig const& config) { return make_with_router<AllTokens>(config); }
+}  // namespace mor::test

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The one implementation of `ZooModel`, instantiated by the zoo_*.cpp files.
+#pragma once
+
+#include "zoo/zoo.hpp"
+
+#include "mor/backend/host/backend.hpp"
+#include "mor/model/recursive_transformer.hpp"
+#include "mor/policy/cache.hpp"
+#include "mor/policy/sharing.hpp"
+
+#include <optional>
+
+namespace mor::test {
+
+inline LayerSchedule schedule_of(ModelConfig const& config) {
+  switch (config.recursion.sharing) {
+    case SharingKind::None: return NoSharing::schedule(config);
+    case SharingKind::Cycle: return Cycle::schedule(config);
+    case SharingKind::MiddleCycle: return MiddleCycle::schedule(config);
+    case SharingKind::Sequence: return Sequence::schedule(config);
+    case SharingKind::MiddleSequence: return MiddleSequence::schedule(config);
+  }
+  return {};
+}
+
+template <class Router, class Cache>
+class ZooHolder final : public ZooModel {
+ public:
+  explicit ZooHolder(ModelConfig const& config)
+      : model_(backend_, config, Router(config.recursion), schedule_of(config)) {
+    model_.parameters().enable_gradients();
+  }
+  ParameterLayout const& layout() const override { return model_.parameters().layout(); }
+  ModelConfig const& config() const override { return model_.config(); }
+  void initialize(std::uint64_t seed) override { model_.initialize(seed); }
+  std::vector<double> read(std::string const& name) const override { return model_.parameters().read(name); }
+  void write(std::string const& name, std::vector<double> const& values) override {
+    model_.parameters().write(name, values);
+    model_.parameters().publish();
+  }
+  std::vector<double> gradient(std::string const& name) const override {
+    return model_.parameters().read_gradient(name);
+  }
+  void zero_gradients() override { model_.parameters().zero_gradients(); }
+  Logits forward(Batch const& batch, RoutingMode mode) override { return copy(model_.forward(batch, mode)); }
+  std::vector<double> loss(Batch const& batch, std::vector<Token> const& targets, RoutingMode mode) override {
+    auto const losses = model_.loss(batch, targets, mode);
+    return {losses.begin(), losses.end()};
+  }
+  LossReport train(Batch const& batch, std::vector<Token> const& targets, TrainingProgress const& progress,
+                   LossWeights const& weights) override {
+    model_.forward_backward(batch, targets, progress, weights);
+    return model_.report();
+  }
+  std::vector<Row> depths() const override { return model_.depths(); }
+  std::vector<Row> active_rows(Index step) const override { return model_.active_rows(step); }
+  void finish_step(std::vector<double> const& load) override { model_.finish_step(load); }
+  void start_cache(Index sequences, Index capacity) override { cache_.emplace(model_.make_cache(sequences, capacity)); }
+  Logits advance(Batch const& batch, RoutingMode mode) override {
+    return copy(model_.advance_all(batch, *cache_, mode));
+  }
+  Row cached(Index step, Index sequence) const override { return cache_->active_length(step, sequence); }
+  Index arena_allocations() const override { return model_.backend().arena().allocations(); }
+
+ private:
+  static Logits copy(View<double const> view) { return {view.rows, view.cols, {view.data, view.data + view.size()}}; }
+
+  host::Backend<double> backend_;
+  RecursiveModel<Router, Cache, host::Backend<double>> model_;
+  std::optional<KvCache<host::Backend<double>>> cache_;
+};
+
+template <class Router>
+std::unique_ptr<ZooModel> make_with_router(ModelConfig const& config) {
+  switch (config.recursion.cache) {
+    case CacheKind::RecursionWise: return std::make_unique<ZooHolder<Router, RecursionWiseCache>>(config);
+    case CacheKind::Shared: return std::make_unique<ZooHolder<Router, SharedCache>>(config);
+    case CacheKind::Hybrid: return std::make_unique<ZooHolder<Router, HybridCache>>(config);
+  }
+  return nullptr;
+}
+
+}  // namespace mor::test

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mor/policy/token_choice.hpp"
+#include "zoo/zoo_impl.hpp"
+
+namespace mor::test {
+std::unique_ptr<ZooModel> make_token_choice(ModelConfig const& config) { return make_with_router<TokenChoice<>>(config); }
+}  // namespace mor::test
