@@ -15,7 +15,8 @@ TEST_CASE("tokens choose the most probable depth, the lowest on a tie, the last 
   Matrix<double> logits(4, 3);
   logits.assign({1, 2, 0, /**/ 5, 5, 5, /**/ -1, -2, 3, /**/ 0, 0, -9});
   auto p = Matrix<double>::poisoned(4, 3);
-  std::vector<double> choice(4), gate(4), const_bias{0.0, 0.0, 10.0};
+  std::vector<double> choice(4), gate(4);
+  std::vector<double> const bias{0.0, 0.0, 10.0};
   backend.token_choice(logits.read(), {}, RouterActivation::Softmax, 0.5, false, p.view(), choice, gate);
   REQUIRE(choice == std::vector<double>{1, 0, 2, 0});
   for (Index i = 0; i < 4; ++i) {
@@ -24,7 +25,7 @@ TEST_CASE("tokens choose the most probable depth, the lowest on a tie, the last 
     for (Index j = 0; j < 3; ++j) REQUIRE(p(i, j) == Approx(0.5 * std::exp(logits(i, j)) / total).epsilon(1e-14));
     REQUIRE(gate[static_cast<std::size_t>(i)] == p(i, static_cast<Index>(choice[static_cast<std::size_t>(i)])));
   }
-  backend.token_choice(logits.read(), const_bias, RouterActivation::Sigmoid, 0.1, false, p.view(), choice, gate);
+  backend.token_choice(logits.read(), bias, RouterActivation::Sigmoid, 0.1, false, p.view(), choice, gate);
   REQUIRE(choice == std::vector<double>{2, 2, 2, 2});
   REQUIRE(p(0, 1) == Approx(0.1 / (1.0 + std::exp(-2.0))).epsilon(1e-14));
   REQUIRE(gate[0] == p(0, 2));
@@ -67,7 +68,8 @@ TEST_CASE("a gate scale of zero gives zero gradients, not NaN") {
   auto const activation = GENERATE(RouterActivation::Softmax, RouterActivation::Sigmoid, RouterActivation::Tanh);
   auto const logits = Matrix<double>::random(2, 3, 1);
   Matrix<double> p(2, 3), d_logits(2, 3);
-  std::vector<double> choice(2), gate(2), const d_gate{1.0, 2.0};
+  std::vector<double> choice(2), gate(2);
+  std::vector<double> const d_gate{1.0, 2.0};
   backend.token_choice(logits.read(), {}, activation, 0.0, false, p.view(), choice, gate);
   backend.token_choice_backward(p.read(), choice, activation, 0.0, d_gate, {}, d_logits.view());
   REQUIRE(d_logits.values() == std::vector<double>(6, 0.0));

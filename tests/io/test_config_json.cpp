@@ -19,7 +19,8 @@ namespace {
 
 /// A Llama configuration as model hubs hold them, with more fields before the end.
 std::string llama(std::string const& more = "") {
-  return R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "attention_bias": false,
+  return R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+    "attention_bias": false,
     "rope_scaling": null, "torch_dtype": "bfloat16", "transformers_version": "4.42.3", "use_cache": true,
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 8, "num_attention_heads": 8,
     "num_key_value_heads": 4, "rms_norm_eps": 1e-05, "rope_theta": 100000, "max_position_embeddings": 512,
@@ -65,7 +66,8 @@ TEST_CASE("a Llama configuration is read field by field and is a plain Transform
 
 TEST_CASE("absent fields take Llama's values, and lists of end tokens their first") {
   std::string const least =
-      R"("vocab_size": 512, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 4)";
+      R"("vocab_size": 512, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2,
+      "num_attention_heads": 4)";
   ModelConfig config = parse_config("{" + least + "}", "c");
   REQUIRE(config.transformer.num_key_value_heads == 4);
   REQUIRE(config.transformer.head_dim == 16);
@@ -108,7 +110,8 @@ TEST_CASE("prelude and coda layers default to what the sharing strategy needs") 
 
 TEST_CASE("every field of the mor object is read") {
   ModelConfig const config = parse_config(with_mor(R"("router": "token_choice", "router_network": "wide_mlp",
-    "router_activation": "sigmoid", "alpha": 0.25, "temperature": 2, "gating": "additive", "capacities": [1.0, 0.6667, 0.3333],
+    "router_activation": "sigmoid", "alpha": 0.25, "temperature": 2, "gating": "additive",
+    "capacities": [1.0, 0.6667, 0.3333],
     "sampling": "aux_loss", "aux_coefficient": 0.5, "balancing": "loss_free", "balance_coefficient": 0.75,
     "bias_update_rate": 0.01, "z_coefficient": 1e-5, "cache": "shared", "sharing": "middle_cycle", "num_recursions": 3,
     "num_prelude_layers": 3, "num_coda_layers": 2, "random_router": true, "paper_eq2": true)"),
@@ -136,7 +139,8 @@ TEST_CASE("every field of the mor object is read") {
 TEST_CASE("null stands for absent where the default depends on other fields") {
   ModelConfig const config = parse_config(
       with_mor(
-          R"("router": "expert_choice", "router_activation": null, "alpha": null, "balancing": null, "capacities": null)"),
+          R"("router": "expert_choice", "router_activation": null, "alpha": null, "balancing": null,
+             "capacities": null)"),
       "c");
   REQUIRE(config.recursion.gate_scale() == 0.1);
   REQUIRE(config.recursion.capacities.empty());

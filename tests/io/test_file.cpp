@@ -23,7 +23,7 @@ using mor::test::TemporaryFolder;
 
 TEST_CASE("a file is read back byte for byte, whatever its size and content") {
   TemporaryFolder const folder;
-  for (std::size_t const size : {0, 1, 4095, 4096, 4097, 300000}) {
+  for (std::size_t const size : {0UL, 1UL, 4095UL, 4096UL, 4097UL, 300000UL}) {
     std::string text(size, '\0');
     for (std::size_t i = 0; i < size; ++i) text[i] = static_cast<char>(i * 7 % 256);
     write_file(folder / "file", text);

@@ -275,13 +275,21 @@ TEST_CASE("tokenizer.json files with wrong tokens or merges are refused with the
   REQUIRE(not_refused(bad_tokens()) == "");
 }
 
-TEST_CASE("more than a million tokens are refused") {
-  std::string text = valid_file().dump();
-  std::string entries = "\"vocab\":{";
-  for (int i = 0; i <= 1'000'000; ++i) entries += "\"" + std::to_string(i) + "\":" + std::to_string(i) + ",";
-  text.replace(text.find("\"vocab\":{"), 9, entries);
-  REQUIRE(fails_with(
-      malformed, [&] { (void)parse_tokenizer_json(text, "t.json"); }, "t.json: field model.vocab", "1000000"));
+TEST_CASE("more than a million tokens or merges are refused") {
+  auto const refused_with = [](std::string const& field, std::string const& entries) {
+    Json json = valid_file();
+    (field == "added_tokens" ? json : json["model"])[field] = nullptr;
+    std::string text = json.dump();
+    std::string const empty = "\"" + field + "\":null";
+    text.replace(text.find(empty), empty.size(), "\"" + field + "\":" + entries);
+    return fails_with(malformed, [&] { (void)parse_tokenizer_json(text, "t.json"); }, field, "1000000", "1000001");
+  };
+  std::string list = "[0", vocabulary = "{";
+  for (int i = 0; i < 1'000'000; ++i) list += ",0";
+  for (int i = 0; i < 1'000'000; ++i) vocabulary += "\"" + std::to_string(i) + "\":0,";
+  REQUIRE(refused_with("added_tokens", list + "]"));
+  REQUIRE(refused_with("merges", list + "]"));
+  REQUIRE(refused_with("vocab", vocabulary + "\"two words\":0}"));
 }
 
 TEST_CASE("text that is not strict JSON is refused with the byte") {

@@ -56,10 +56,10 @@ def _maybe(generator, mor, key, values, probability=0.5):
 def _capacities(generator, mor):
     """Default ones often; a first capacity below 1 only with the cache that has a meaning for it."""
     draw, recursions = generator.random(), mor["num_recursions"]
-    if draw < 0.4:
+    if draw < 0.3:
         return
     values = sorted(generator.uniform(0.1, 0.95, recursions).round(4).tolist(), reverse=True)
-    if draw < 0.6 or mor["cache"] != "recursion_wise":
+    if draw < 0.5 or mor["cache"] != "recursion_wise":
         values[0] = 1.0
     mor["capacities"] = values
 

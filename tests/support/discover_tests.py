@@ -11,12 +11,18 @@ import subprocess
 import sys
 
 
-def test_names(program):
-    """Names of the visible test cases; the option to list them differs between versions 2 and 3."""
-    for options in (["--list-test-names-only"], ["--list-tests", "--verbosity", "quiet"]):
+LISTINGS = {  # options that list the names of visible test cases: options that make an unmatched name an error
+    ("--list-test-names-only",): "-w NoTests",  # version 2
+    ("--list-tests", "--verbosity", "quiet"): "",  # version 3
+}
+
+
+def list_tests(program):
+    """Names of the test cases, and the arguments that each run needs besides."""
+    for options, arguments in LISTINGS.items():
         result = subprocess.run([program, *options], capture_output=True, text=True, timeout=60)
         if "Unrecognised" not in result.stdout + result.stderr:
-            return [line for line in result.stdout.splitlines() if line.strip()]
+            return [line for line in result.stdout.splitlines() if line.strip()], arguments
     sys.exit(f"{program} does not list its tests:\n{result.stdout}{result.stderr}")
 
 
@@ -26,14 +32,14 @@ def quoted(text):
 
 def main():
     program, script, prefix, *properties = sys.argv[1:]
-    names = test_names(program)
+    names, arguments = list_tests(program)
     if len(set(names)) != len(names):
         sys.exit(f"{program} has two test cases of the same name")
     lines = []
     for name in names:
         pattern = re.sub(r'([\\,\[\]"~])', r"\\\1", name)  # what Catch2's test specification would interpret
         test = quoted(prefix + name)
-        lines.append(f"add_test({test} {quoted(program)} {quoted(pattern)})")
+        lines.append(f"add_test({test} {quoted(program)} {quoted(pattern)} {arguments})")
         lines.append(f"set_tests_properties({test} PROPERTIES {' '.join(map(quoted, properties))})")
     with open(script, "w") as out:
         out.write("\n".join(lines) + "\n")

@@ -16,6 +16,7 @@
 namespace trace = mor::trace;
 using mor::Index;
 using mor::ModelConfig;
+using mor::MiddleCycle, mor::RecursionWiseCache, mor::SharedCache, mor::ExpertChoice, mor::TokenChoice;
 using Trace = trace::Backend<float, float>;
 using Host = mor::host::Backend<float>;
 
@@ -80,37 +81,37 @@ void check_all_work(ModelConfig const& config) {
 }  // namespace
 
 TEST_CASE("arena of vanilla and recursive models is predicted to the byte") {
-  check_all_work<mor::AllTokens, mor::RecursionWiseCache, mor::MiddleCycle>(mor::test::small_recursive(3));
+  check_all_work<mor::AllTokens, RecursionWiseCache, MiddleCycle>(mor::test::small_recursive(3));
 }
 
 TEST_CASE("arena of expert-choice models is predicted to the byte") {
   auto config = mor::test::small_recursive(3);
-  SECTION("recursion-wise cache") { check_all_work<mor::ExpertChoice<>, mor::RecursionWiseCache, mor::MiddleCycle>(config); }
-  SECTION("shared cache") { check_all_work<mor::ExpertChoice<>, mor::SharedCache, mor::MiddleCycle>(config); }
+  SECTION("recursion-wise cache") { check_all_work<ExpertChoice<>, RecursionWiseCache, MiddleCycle>(config); }
+  SECTION("shared cache") { check_all_work<ExpertChoice<>, SharedCache, MiddleCycle>(config); }
   SECTION("hybrid cache, wide router, auxiliary router, z-loss") {
     config.recursion.router_network = mor::RouterNetwork::Mlp;
     config.recursion.sampling = mor::RouterSampling::AuxRouter;
     config.recursion.z_coefficient = 0.01;
-    check_all_work<mor::ExpertChoice<>, mor::HybridCache, mor::MiddleCycle>(config);
+    check_all_work<ExpertChoice<>, mor::HybridCache, MiddleCycle>(config);
   }
 }
 
 TEST_CASE("arena of token-choice models is predicted to the byte at full depth") {
   auto const config = mor::test::small_recursive(3);
-  SECTION("recursion-wise cache") { check_all_work<mor::TokenChoice<>, mor::RecursionWiseCache, mor::MiddleCycle>(config); }
-  SECTION("shared cache") { check_all_work<mor::TokenChoice<>, mor::SharedCache, mor::MiddleCycle>(config); }
+  SECTION("recursion-wise cache") { check_all_work<TokenChoice<>, RecursionWiseCache, MiddleCycle>(config); }
+  SECTION("shared cache") { check_all_work<TokenChoice<>, SharedCache, MiddleCycle>(config); }
 }
 
 TEST_CASE("the arena that the trace predicts for full depth holds what tokens choose") {
   auto const config = mor::test::small_recursive(3);
   mor::test::Rows const rows({40, 75, 1}, config.transformer.vocab_size);
-  auto const training = compare<mor::TokenChoice<>, mor::RecursionWiseCache, mor::MiddleCycle>(config, [&](auto& model) {
+  auto const training = compare<TokenChoice<>, RecursionWiseCache, MiddleCycle>(config, [&](auto& model) {
     model.parameters().enable_gradients();
     model.forward_backward(rows.batch(), rows.tokens, {}, {});
   });
   CHECK(training.measured <= training.predicted);
   CHECK(training.allocations == 1);
-  auto const threshold = compare<mor::ExpertChoice<>, mor::SharedCache, mor::MiddleCycle>(
+  auto const threshold = compare<ExpertChoice<>, SharedCache, MiddleCycle>(
       config, [&](auto& model) { model.loss(rows.batch(), rows.tokens, mor::RoutingMode::Threshold); });
   CHECK(threshold.measured <= threshold.predicted);
   CHECK(threshold.allocations == 1);
@@ -121,7 +122,7 @@ TEST_CASE("arena prediction covers scratch of large products and heads") {
   auto config = mor::test::small_vanilla(1);
   config.transformer.vocab_size = 12000;
   mor::test::Rows const rows({300}, config.transformer.vocab_size);
-  check_exact(compare<mor::AllTokens, mor::RecursionWiseCache, mor::NoSharing>(config, [&](auto& model) {
+  check_exact(compare<mor::AllTokens, RecursionWiseCache, mor::NoSharing>(config, [&](auto& model) {
     model.parameters().enable_gradients();
     model.forward_backward(rows.batch(), rows.tokens, {}, {});
     static_cast<void>(model.report());

@@ -160,7 +160,8 @@ TEST_CASE("attention refuses key lists that disagree with the queries") {
 TEST_CASE("written keys move once") {
   Attention a({0, 4}, 9);
   auto const x = a.backend.arena().matrix<float>(4, 16);
-  mor::KeyList const keys{1, 4, 9, a.backend.arena().allocate<Row>(2), a.offsets, a.backend.arena().allocate<Row>(1), a.limits};
+  auto& arena = a.backend.arena();
+  mor::KeyList const keys{1, 4, 9, arena.allocate<Row>(2), a.offsets, arena.allocate<Row>(1), a.limits};
   a.backend.write_keys(x, keys, a.backend.arena().matrix<float>(9, 16));
   CHECK(a.backend.operations().back().bytes_written == 4 * 16 * 4);
   CHECK(a.backend.operations().back().bytes_read == 4 * 16 * 4 + (2 + 1 + 4) * 4);

@@ -100,7 +100,8 @@ TEST_CASE("token choice verbs count one entry a token and recursion") {
   Trace b;
   auto& arena = b.arena();
   auto const logits = arena.matrix<float>(10, 3), probabilities = arena.matrix<float>(10, 3);
-  auto const choice = arena.allocate<float>(10), gate = arena.allocate<float>(10), statistics = arena.allocate<float>(4);
+  auto const choice = arena.allocate<float>(10), gate = arena.allocate<float>(10);
+  auto const statistics = arena.allocate<float>(4);
   auto const softmax = mor::RouterActivation::Softmax;
   b.token_choice(logits, {}, softmax, 1.0, false, probabilities, choice, gate);
   CHECK(b.operations().back().bytes_read == 120);

@@ -91,7 +91,8 @@ TEST_CASE("the last N checkpoints are kept, and N is at least one") {
   REQUIRE(folder.count() == 2);  // nothing hidden stays
   CheckpointStore strict(folder.path(), 1);
   REQUIRE(save(strict, 400).removed == std::vector<Index>{200, 300});
-  REQUIRE(fails_with(ErrorCode::InvalidArgument, [&] { CheckpointStore none(folder.path(), 0); }, "keep_last", "got 0"));
+  auto const keep_none = [&] { CheckpointStore none(folder.path(), 0); };
+  REQUIRE(fails_with(ErrorCode::InvalidArgument, keep_none, "keep_last", "got 0"));
 }
 
 TEST_CASE("going back to an earlier checkpoint neither deletes the later ones by itself nor is blocked by them") {
@@ -265,7 +266,8 @@ TEST_CASE("truncated, grown and missing files are named") {
   CHECK(fails_with(ErrorCode::MalformedFile, open, path.string(), "missing"));
   fs::create_directory(path);
   CHECK(fails_with(ErrorCode::MalformedFile, open, path.string(), "not a regular file"));
-  CHECK(fails_with(ErrorCode::MalformedFile, [&] { static_cast<void>(Checkpoint::open(folder / "none")); }, "no manifest"));
+  auto const open_none = [&] { static_cast<void>(Checkpoint::open(folder / "none")); };
+  CHECK(fails_with(ErrorCode::MalformedFile, open_none, "no manifest"));
 }
 
 }  // namespace

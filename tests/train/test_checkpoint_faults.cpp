@@ -164,7 +164,8 @@ TEST_CASE("a disk that fills up anywhere in a save costs that save only") {
     MemoryFiles disk = before;
     CheckpointStore store(root, 3, disk);
     disk.capacity = before.used() + needed * percent / 100;
-    REQUIRE(mor::test::fails_with(ErrorCode::IoFailure, [&] { store.save(3, sample_files(disk, 3)); }, "No space left"));
+    auto const fill = [&] { store.save(3, sample_files(disk, 3)); };
+    REQUIRE(mor::test::fails_with(ErrorCode::IoFailure, fill, "No space left"));
     check_disk(disk, scenarios[0], false);
     REQUIRE_FALSE(has_leftovers(disk));
     REQUIRE(disk.used() == before.used());  // the failed save gives its space back

@@ -28,13 +28,6 @@ using mor::train::find_latest;
 
 std::string const root = "/run";
 
-/// The disk after one operation, and the step that had been promised by then.
-struct Moment {
-  MemoryFiles disk;
-  Index promised = -1;  ///< -1: nothing saved yet
-  int variant = 0;      ///< of the last step saved
-};
-
 /// What is saved, in this order. Step 30 comes twice: its second saving replaces the first.
 struct Saving {
   Index step;
@@ -42,38 +35,47 @@ struct Saving {
 };
 std::vector<Saving> const savings = {{10, 0}, {20, 0}, {30, 0}, {30, 1}, {40, 0}};
 
+/// The disk after one operation, and how many savings had returned by then.
+struct Moment {
+  MemoryFiles disk;
+  std::size_t promised = 0;
+};
+
 /// Runs all savings and keeps every moment. With `forget_sync` > 0 that sync only pretends.
 std::vector<Moment> record(Index keep_last, int forget_sync, int* syncs = nullptr) {
   MemoryFiles disk;
   std::vector<Moment> moments;
-  Index promised = -1;
-  WatchedFiles files(disk, [&] { moments.push_back({disk, promised, 0}); });
+  std::size_t promised = 0;
+  WatchedFiles files(disk, [&] { moments.push_back({disk, promised}); });
   files.forget_sync = forget_sync;
   CheckpointStore store(root, keep_last, files);
   for (Saving const& saving : savings) {
     store.save(saving.step, sample_files(files, saving.step, saving.variant));
-    promised = saving.step;
-    moments.push_back({disk, promised, 0});
+    moments.push_back({disk, ++promised});
   }
   if (syncs != nullptr) *syncs = files.syncs();
   return moments;
 }
 
-bool holds_any_variant(Checkpoint const& checkpoint, MemoryFiles& disk) {
-  return holds_samples(checkpoint, disk, 0) || (checkpoint.step() == 30 && holds_samples(checkpoint, disk, 1));
+/// Whether the checkpoint is what saving `first` or a later one wrote.
+bool is_one_of(Checkpoint const& checkpoint, MemoryFiles& disk, std::size_t first) {
+  for (std::size_t i = first; i < savings.size(); ++i) {
+    if (checkpoint.step() == savings[i].step && holds_samples(checkpoint, disk, savings[i].variant)) return true;
+  }
+  return false;
 }
 
-/// Whether a disk after a power cut keeps the promises: every visible checkpoint is whole, and none that was promised
-/// has gone back.
-bool keeps_promises(MemoryFiles& disk, Index promised) {
+/// Whether a disk after a power cut keeps the promises: every visible checkpoint is whole, and the newest is not older
+/// than the last one whose saving returned.
+bool keeps_promises(MemoryFiles& disk, std::size_t promised) {
   std::vector<mor::error> rejected;
   std::optional<Checkpoint> const latest = find_latest(root, &rejected, disk);
-  if (!rejected.empty() || (promised >= 0 && !latest)) return false;
-  if (latest && (latest->step() < promised || !holds_any_variant(*latest, disk))) return false;
+  if (!rejected.empty() || (promised > 0 && !latest)) return false;
+  if (latest && !is_one_of(*latest, disk, promised > 0 ? promised - 1 : 0)) return false;
   for (Index const step : mor::train::list_checkpoints(root, disk)) {
     std::string const directory = root + "/" + mor::train::checkpoint_name(step);
     try {
-      if (!holds_any_variant(Checkpoint::open(directory, disk), disk)) return false;
+      if (!is_one_of(Checkpoint::open(directory, disk), disk, 0)) return false;
     } catch (mor::error const&) {
       return false;
     }

@@ -85,8 +85,8 @@ struct RouterBase {
   struct State {};
 
   /// Adds the router's parameters to the layout and remembers their indices in the state.
-  template <class B>
-  void declare(State<B>&, ModelConfig const&, RouterNames const&, ParameterLayout&) const {}
+  template <class B, class S>
+  void declare(S&, ModelConfig const&, RouterNames const&, ParameterLayout&) const {}
 
   /// Called once before the first recursion.
   template <class B, class S>

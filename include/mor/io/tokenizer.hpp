@@ -99,9 +99,9 @@ class Tokenizer {
     std::vector<Token> ids;
     ids.reserve(text.size() / 3 + 1);
     detail::WordCache cache(text.size());
-    auto const& [first, second] = matchers_[static_cast<std::size_t>(special)];
-    split_added(first, text, ids, [&](std::string_view outer) {
-      split_added(second, outer, ids, [&](std::string_view inner) {
+    auto const& matchers = matchers_[static_cast<std::size_t>(special)];
+    split_added(matchers[0], text, ids, [&](std::string_view outer) {
+      split_added(matchers[1], outer, ids, [&](std::string_view inner) {
         split_text(inner, model_.split, [&](std::string_view word) { encode_word(word, cache, ids); });
       });
     });

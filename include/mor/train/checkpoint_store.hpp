@@ -83,7 +83,7 @@ class CheckpointStore {
     SaveReport report;
     report.directory = visible;
     try {
-      clear_leftovers();  // the replaced checkpoint of the same step, if there was one
+      remove_leftovers();  // the replaced checkpoint of the same step, if there was one; publish() flushed the names
       prune(step, report.removed);
     } catch (std::exception const& problem) {
       report.cleanup_warning = problem.what();
@@ -143,13 +143,21 @@ class CheckpointStore {
   /// Removes `.tmp-*` and `.trash-*`. The names are flushed first: a rename that hid something must be on disk before
   /// its files go, or a power cut could bring the name back without them.
   void clear_leftovers() {
+    if (leftovers().empty()) return;
+    files_.sync_directory(root_);
+    remove_leftovers();
+  }
+
+  void remove_leftovers() {
+    for (std::string const& name : leftovers()) files_.remove_tree(root_ / name);
+  }
+
+  [[nodiscard]] std::vector<std::string> leftovers() const {
     std::vector<std::string> names = files_.list(root_);
     std::erase_if(names, [](std::string_view name) {
       return !name.starts_with(".tmp-") && !name.starts_with(".trash-");
     });
-    if (names.empty()) return;
-    files_.sync_directory(root_);
-    for (std::string const& name : names) files_.remove_tree(root_ / name);
+    return names;
   }
 
   /// After a failed save: gives the disk space back if possible; what cannot be removed now is hidden anyway.

@@ -34,6 +34,7 @@ inline void multiply_panels(Index depth, T const* a, T const* b, Index b_stride,
   Pack<T> sums[Rows][2];
 #pragma GCC unroll 16
   for (Index i = 0; i < Rows; ++i) sums[i][0] = sums[i][1] = Pack<T>(T(0));
+#pragma GCC unroll 4
   for (Index k = 0; k < depth; ++k) {
     Pack<T> const left = load(b);
     Pack<T> const right = load(b + Pack<T>::size);

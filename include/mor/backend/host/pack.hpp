@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 namespace mor::host {
 
@@ -176,6 +177,39 @@ template <class T>
 template <class T>
 [[nodiscard]] inline Pack<T> sqrt(Pack<T> x) {
   return by_lane(x, [](T lane) { return std::sqrt(lane); });
+}
+
+namespace detail {
+/// One exchange of a transpose: the blocks of `Half` lanes at odd places of `a` change places with those at even places
+/// of `b`.
+template <Index Half, class T, std::size_t... Lane>
+inline void exchange_blocks(Pack<T>& a, Pack<T>& b, std::index_sequence<Lane...>) {
+  constexpr std::size_t size = sizeof...(Lane), half = static_cast<std::size_t>(Half);
+  auto const upper = __builtin_shufflevector(a.v, b.v, ((Lane & half) != 0 ? size + Lane - half : Lane)...);
+  auto const lower = __builtin_shufflevector(a.v, b.v, ((Lane & half) != 0 ? size + Lane : Lane + half)...);
+  a = Pack<T>(upper);
+  b = Pack<T>(lower);
+}
+
+template <Index Half, class T>
+inline void transpose_blocks(Pack<T>* rows) {
+  if constexpr (Half > 0) {
+    constexpr Index size = Pack<T>::size;
+#pragma GCC unroll 16
+    for (Index i = 0; i < size; ++i) {
+      if ((i & Half) == 0) {
+        exchange_blocks<Half>(rows[i], rows[i + Half], std::make_index_sequence<static_cast<std::size_t>(size)>{});
+      }
+    }
+    transpose_blocks<Half / 2>(rows);
+  }
+}
+}  // namespace detail
+
+/// Transposes the square of Pack::size packs: lane j of row i becomes lane i of row j.
+template <class T>
+inline void transpose(Pack<T>* rows) {
+  detail::transpose_blocks<Pack<T>::size / 2>(rows);
 }
 
 }  // namespace mor::host

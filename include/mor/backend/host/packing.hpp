@@ -3,16 +3,18 @@
 /// Rearranges parts of matrices into the panels that `multiply_panels` reads. Missing rows and columns become zeros.
 #pragma once
 
+#include "mor/backend/host/context.hpp"
 #include "mor/backend/host/micro_kernel.hpp"
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace mor::host {
 
 /// A matrix operand by strides, so that a transpose costs nothing: element (i, j) is data[i * row_stride + j * col_stride].
-/// One of the strides is 1.
+/// One of the strides is 1 (with both 1, either reading is right).
 template <class T>
 struct Operand {
   T const* data = nullptr;
@@ -31,49 +33,94 @@ template <class T>
 }
 
 namespace detail {
-/// One panel of `Width` lanes over `depth`: panel[k * Width + lane] = source lane `lane` at depth k, where lanes are
-/// `lane_stride` apart in memory and depths `depth_stride`.
-template <Index Width, class T>
-inline void pack_panel(T const* source, Index lane_stride, Index depth_stride, Index lanes, Index depth, T* panel) {
-  if (lanes < Width) std::fill(panel, panel + Width * depth, T(0));
-  if (lane_stride == 1) {
-    for (Index k = 0; k < depth; ++k) {
-      T const* const from = source + k * depth_stride;
-      T* const to = panel + k * Width;
-      if (lanes == Width) {
-        std::copy(from, from + Width, to);
-      } else {
-        std::copy(from, from + lanes, to);
-      }
-    }
-    return;
+
+/// Transposes a square of `lanes` rows (missing rows are zeros) into lanes [0, Kept) of Pack::size depths of a panel.
+/// Lanes beyond `Kept` spill into the next depth, whose first lanes are written later; the last depth of a panel writes
+/// exactly its own.
+template <Index Width, Index Kept, bool Full, class T>
+inline void pack_square(T const* source, Index stride, Index lanes, bool last, T* panel) {
+  constexpr Index size = Pack<T>::size;
+  Pack<T> packs[size];
+#pragma GCC unroll 16
+  for (Index i = 0; i < size; ++i) {
+    packs[i] = i < Kept && (Full || i < lanes) ? load(source + i * stride) : Pack<T>(T(0));
   }
-  for (Index lane = 0; lane < lanes; ++lane) {
-    T const* const from = source + lane * lane_stride;
-    for (Index k = 0; k < depth; ++k) panel[k * Width + lane] = from[k * depth_stride];
+  transpose(packs);
+#pragma GCC unroll 16
+  for (Index k = 0; k + 1 < size; ++k) store(panel + k * Width, packs[k]);
+  if (Kept < size && last) {
+    store_partial(panel + (size - 1) * Width, Kept, packs[size - 1]);
+  } else {
+    store(panel + (size - 1) * Width, packs[size - 1]);
   }
 }
+
+/// A panel whose lanes are rows of memory: panel[k * Width + lane] = source[lane * stride + k]. Of the squares of a depth
+/// the last, which may spill, goes first.
+template <Index Width, bool Full, class T>
+inline void pack_rows(T const* source, Index stride, Index lanes, Index depth, T* panel) {
+  constexpr Index size = Pack<T>::size, whole = Width / size * size, rest = Width - whole;
+  Index const squares = depth / size;
+  for (Index square = 0; square < squares; ++square) {
+    Index const k = square * size;
+    T* const to = panel + k * Width;
+    if constexpr (rest > 0) {
+      pack_square<Width, rest, Full>(source + whole * stride + k, stride, lanes - whole, k + size == depth, to + whole);
+    }
+#pragma GCC unroll 16
+    for (Index lane = 0; lane < whole; lane += size) {
+      pack_square<Width, size, Full>(source + lane * stride + k, stride, lanes - lane, false, to + lane);
+    }
+  }
+  for (Index k = squares * size; k < depth; ++k) {
+    for (Index lane = 0; lane < Width; ++lane) {
+      panel[k * Width + lane] = Full || lane < lanes ? source[lane * stride + k] : T(0);
+    }
+  }
+}
+
+/// Panels whose depths are rows of memory: panel p holds lanes [p * Width, (p + 1) * Width) of each row. All panels are
+/// filled side by side, so that memory is read row after row.
+template <Index Width, class T>
+inline void pack_columns(T const* source, Index stride, Index lanes, Index depth, T* panels) {
+  for (Index k = 0; k < depth; ++k) {
+    T const* const from = source + k * stride;
+    T* to = panels + k * Width;
+    Index lane = 0;
+    for (; lane + Width <= lanes; lane += Width, to += Width * depth) std::memcpy(to, from + lane, Width * sizeof(T));
+    if (lane < lanes) {
+      std::copy(from + lane, from + lanes, to);
+      std::fill(to + (lanes - lane), to + Width, T(0));
+    }
+  }
+}
+
+/// Panels of `Width` lanes each, one after another, every panel Width * depth elements.
+template <Index Width, class T>
+inline void pack_panels(T const* source, Index lane_stride, Index depth_stride, Index lanes, Index depth, T* panels) {
+  if (lane_stride == 1) return pack_columns<Width>(source, depth_stride, lanes, depth, panels);
+  Index lane = 0;
+  for (; lane + Width <= lanes; lane += Width) {
+    pack_rows<Width, true>(source + lane * lane_stride, lane_stride, Width, depth, panels + lane * depth);
+  }
+  if (lane < lanes) {
+    pack_rows<Width, false>(source + lane * lane_stride, lane_stride, lanes - lane, depth, panels + lane * depth);
+  }
+}
+
 }  // namespace detail
 
 /// Packs rows [0, rows) of the left operand over [0, depth) into panels of TileShape::rows rows, each
 /// TileShape::rows * depth elements.
 template <class T>
 inline void pack_left(Operand<T> a, Index rows, Index depth, T* panels) {
-  constexpr Index width = TileShape<T>::rows;
-  for (Index i = 0; i < rows; i += width, panels += width * depth) {
-    Operand<T> const part = a.at(i, 0);
-    detail::pack_panel<width>(part.data, part.row_stride, part.col_stride, std::min(width, rows - i), depth, panels);
-  }
+  detail::pack_panels<TileShape<T>::rows>(a.data, a.row_stride, a.col_stride, rows, depth, panels);
 }
 
 /// Packs columns [0, cols) of the right operand over [0, depth) into panels of TileShape::cols columns.
 template <class T>
 inline void pack_right(Operand<T> b, Index cols, Index depth, T* panels) {
-  constexpr Index width = TileShape<T>::cols;
-  for (Index j = 0; j < cols; j += width, panels += width * depth) {
-    Operand<T> const part = b.at(0, j);
-    detail::pack_panel<width>(part.data, part.col_stride, part.row_stride, std::min(width, cols - j), depth, panels);
-  }
+  detail::pack_panels<TileShape<T>::cols>(b.data, b.col_stride, b.row_stride, cols, depth, panels);
 }
 
 }  // namespace mor::host

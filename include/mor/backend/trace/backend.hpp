@@ -20,13 +20,15 @@
 namespace mor::trace {
 
 /// A backend that only counts. Every verb checks that its operands fit (ShapeMismatch names the verb), and appends one
-/// `Operation`; nothing behind a pointer is read or written, except what the contract places in host memory.
+/// `Operation`; nothing behind a pointer is read or written, except what the contract places in host memory. Random
+/// weights are of no use here: leave `initialize` out.
 ///
-/// What depends on data is assumed: `count_at_least` by `Options::assumed_depth`, attention limits of rows that a router
-/// chose by a uniform choice (`KnownRows`); `download` gives zeros, `sum` 0 and `squared_norm` 1.
+/// What depends on data is assumed: `count_at_least` by `Options::assumed_depth`, attention limits of rows that a
+/// router chose by a uniform choice (`KnownRows`); `download` gives zeros, `sum` 0 and `squared_norm` 1.
 ///
 /// Arena prediction: run one step of every kind, then reserve `arena().peak_bytes()` in the real backend's arena. It
-/// covers a verb's own scratch where `Options::scratch_bytes` states it.
+/// covers a verb's own scratch where `Options::scratch_bytes` states it. Tables that a backend keeps for itself outside
+/// the arena (angles, libraries' workspaces) are not part of it.
 ///
 /// @tparam Scalar  type of weights and activations; only its size matters
 /// @tparam Real    type of logits, losses, gradients of weights and optimizer state
@@ -46,8 +48,8 @@ class Backend : public LayerVerbs<Scalar, Real> {
     log_selection("select_at_least", scores, candidates, host_offsets, selection);
   }
   /// Assumed counts, rounded up: never none of some.
-  void count_at_least(std::span<Real const> scores, ActiveSet<Real> const& candidates, std::span<double const> thresholds,
-                      std::span<Row> counts) {
+  void count_at_least(std::span<Real const> scores, ActiveSet<Real> const& candidates,
+                      std::span<double const> thresholds, std::span<Row> counts) {
     Index const sequences = candidates.num_sequences, levels = count(thresholds);
     check_candidates("count_at_least", scores, candidates);
     check("count_at_least", "the lengths of counts and thresholds times sequences", levels * sequences, count(counts));
@@ -106,15 +108,15 @@ class Backend : public LayerVerbs<Scalar, Real> {
     check("token_choice", "the rows of logits and the length of choice", logits.rows, count(choice));
     check("token_choice", "the rows of logits and the length of gate", logits.rows, count(gate));
     // Subtract the largest, exp, sum, divide, alpha, bias.
-    log("token_choice",
-        {shape(logits), shape(bias), shape(probabilities), shape(choice), shape(gate)},
+    log("token_choice", {shape(logits), shape(bias), shape(probabilities), shape(choice), shape(gate)},
         {bytes(logits) + bytes(bias), bytes(probabilities) + bytes(choice, gate), 6 * logits.size()}, logits.empty());
   }
   void token_choice_backward(View<Real const> probabilities, std::span<Real const> choice, RouterActivation, double,
                              std::span<Real const> d_gate, View<Real const> d_probabilities, View<Real> d_logits) {
     check_same("token_choice_backward", probabilities, d_logits);
     if (!d_probabilities.empty()) check_same("token_choice_backward", probabilities, d_probabilities);
-    check("token_choice_backward", "the rows of probabilities and the length of choice", probabilities.rows, count(choice));
+    check("token_choice_backward", "the rows of probabilities and the length of choice", probabilities.rows,
+          count(choice));
     check_optional("token_choice_backward", "the lengths of choice and d_gate", count(choice), count(d_gate));
     // Dot product with the gradient 2, subtract 1, times p 1, alpha 1, sum 1.
     log("token_choice_backward",
@@ -166,12 +168,14 @@ class Backend : public LayerVerbs<Scalar, Real> {
   }
   static void check_candidates(std::string_view verb, std::span<Real const> scores, ActiveSet<Real> const& candidates) {
     check(verb, "the candidates and their scores", candidates.num_rows, count(scores));
-    check(verb, "the sequences and their offsets less one", candidates.num_sequences, count(candidates.host_offsets) - 1);
+    check(verb, "the sequences and their offsets less one", candidates.num_sequences,
+          count(candidates.host_offsets) - 1);
   }
   void log_selection(std::string_view verb, std::span<Real const> scores, ActiveSet<Real> const& candidates,
                      std::span<Row const> host_offsets, Selection const& selection) {
     check_candidates(verb, scores, candidates);
-    check(verb, "the sequences and the offsets of the selection less one", candidates.num_sequences, count(host_offsets) - 1);
+    check(verb, "the sequences and the offsets of the selection less one", candidates.num_sequences,
+          count(host_offsets) - 1);
     Index const kept = host_offsets.back();
     check(verb, "the kept rows and the last offset", kept, count(selection.rows));
     check(verb, "the kept positions and the last offset", kept, count(selection.positions));

@@ -24,7 +24,9 @@ class CountingMemory {
   CountingMemory& operator=(CountingMemory const&) = delete;
 
   /// The resource; it refers to this object, which must stay alive and where it is.
-  [[nodiscard]] MemoryResource resource() { return {this, &CountingMemory::allocate, &CountingMemory::deallocate, false}; }
+  [[nodiscard]] MemoryResource resource() {
+    return {this, &CountingMemory::allocate, &CountingMemory::deallocate, false};
+  }
 
   [[nodiscard]] Index live_bytes() const { return live_; }
   [[nodiscard]] Index peak_bytes() const { return peak_; }

@@ -67,7 +67,10 @@ class KnownRows {
   void set_upload(Row const* address, std::span<Row const> host) {
     uploads_.set(address, std::vector<Row>(host.begin(), host.end()));
   }
-  [[nodiscard]] std::optional<std::span<Row const>> upload(std::span<Row const> rows) const { return uploads_.find(rows); }
+  /// What the host uploaded there, if it did.
+  [[nodiscard]] std::optional<std::span<Row const>> upload(std::span<Row const> rows) const {
+    return uploads_.find(rows);
+  }
 
   /// Follows the verb `causal_limits`; arguments as there.
   void set_limits(std::span<Row const> set_offsets, std::span<Row const> rows, std::span<Row const> batch_offsets,

@@ -77,7 +77,8 @@ class LayerVerbs : public RowVerbs<Scalar, Real> {
   }
   void rope(std::span<Row const> positions, Index head_dim, double, Rotation, View<Scalar> x) {
     check("rope", "the rows of positions and x", x.rows, count(positions));
-    check("rope", "the columns of x and a multiple of head_dim", head_dim > 0 ? x.cols / head_dim * head_dim : -1, x.cols);
+    check("rope", "the columns of x and a multiple of head_dim", head_dim > 0 ? x.cols / head_dim * head_dim : -1,
+          x.cols);
     // Four products and two sums a pair; the angles are a table.
     log("rope", {shape(positions), shape(x)}, {bytes(positions) + bytes(x), bytes(x), 3 * x.size()});
   }
@@ -140,7 +141,8 @@ class LayerVerbs : public RowVerbs<Scalar, Real> {
     if (!rows.empty()) {
       check("causal_limits", "the lengths of set_offsets and batch_offsets", count(set_offsets), count(batch_offsets));
     }
-    check_optional("causal_limits", "the lengths of base and set_offsets less one", count(set_offsets) - 1, count(base));
+    check_optional("causal_limits", "the lengths of base and set_offsets less one", count(set_offsets) - 1,
+                   count(base));
     if (auto const offsets = known().upload(set_offsets)) {
       check("causal_limits", "the length of limits and the last offset", offsets->back(), count(limits));
     }
@@ -167,7 +169,8 @@ class LayerVerbs : public RowVerbs<Scalar, Real> {
     check_same("head_loss_backward", x, d_x);
     check_same("head_loss_backward", w, d_w);
     log("head_loss_backward", {shape(x), shape(w), shape(targets), shape(losses), shape(d_x), shape(d_w)},
-        {bytes(x, w) + bytes(targets) + bytes(d_w), bytes(losses) + bytes(d_x) + bytes(d_w), 3 * product(x, w.rows), true});
+        {bytes(x, w) + bytes(targets) + bytes(d_w), bytes(losses) + bytes(d_x) + bytes(d_w), 3 * product(x, w.rows),
+         true});
   }
   /// Always 0.
   [[nodiscard]] double sum(std::span<Real const> x) {
@@ -201,8 +204,8 @@ class LayerVerbs : public RowVerbs<Scalar, Real> {
     check(verb, "the columns of x and the length of w", x.cols, count(w));
     check_optional(verb, "the rows of x and the length of rstd", x.rows, rstd);
   }
-  static void check_head(std::string_view verb, View<Scalar const> x, View<Scalar const> w, std::span<Token const> targets,
-                         std::span<Real const> losses) {
+  static void check_head(std::string_view verb, View<Scalar const> x, View<Scalar const> w,
+                         std::span<Token const> targets, std::span<Real const> losses) {
     check(verb, "the columns of x and w", w.cols, x.cols);
     check(verb, "the rows of x and the targets", x.rows, count(targets));
     check(verb, "the rows of x and the losses", x.rows, count(losses));

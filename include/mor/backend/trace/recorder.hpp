@@ -24,7 +24,9 @@ namespace mor::trace {
 
 /// How many rows the trace says are left where a real backend would count them (`count_at_least`).
 enum class AssumedDepth {
-  Worst,   ///< every candidate: bounds memory and time from above
+  /// Every candidate: bounds time from above, and memory but for the index arrays of a selection that leaves out only a
+  /// few rows: at most five lists of one Row a candidate in each recursion.
+  Worst,
   Uniform  ///< equal shares stop at each of n > 1 thresholds: (n - t) / n are left; `Options::share` with one threshold
 };
 
@@ -106,7 +108,8 @@ class Recorder {
   /// Throws ShapeMismatch unless `got` is `expected`.
   static void check(std::string_view verb, char const* what, Index expected, Index got) {
     if (expected != got) {
-      fail(ErrorCode::ShapeMismatch, std::string(what) + " disagree", std::string(verb), text_of(expected), text_of(got));
+      fail(ErrorCode::ShapeMismatch, std::string(what) + " disagree", std::string(verb), text_of(expected),
+           text_of(got));
     }
   }
   /// The same, but nothing at all is right too.

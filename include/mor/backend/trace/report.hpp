@@ -57,13 +57,13 @@ struct VerbSummary {
   std::ostringstream out;
   out.imbue(std::locale::classic());
   auto const name_width = static_cast<int>(width);
-  out << std::left << std::setw(name_width) << "verb" << std::right << std::setw(8) << "calls" << std::setw(14) << "GFLOP"
-      << std::setw(14) << "MB" << std::setw(10) << "FLOP/B" << '\n';
+  out << std::left << std::setw(name_width) << "verb" << std::right << std::setw(8) << "calls" << std::setw(14)
+      << "GFLOP" << std::setw(14) << "MB" << std::setw(10) << "FLOP/B" << '\n';
   auto const line = [&](VerbSummary const& summary) {
-    out << std::left << std::setw(name_width) << summary.name << std::right << std::setw(8) << summary.calls << std::fixed
-        << std::setprecision(3) << std::setw(14) << static_cast<double>(summary.flops) * 1e-9 << std::setw(14)
-        << static_cast<double>(summary.bytes) * 1e-6 << std::setprecision(2) << std::setw(10) << summary.intensity()
-        << '\n';
+    out << std::left << std::setw(name_width) << summary.name << std::right << std::setw(8) << summary.calls
+        << std::fixed << std::setprecision(3) << std::setw(14) << static_cast<double>(summary.flops) * 1e-9
+        << std::setw(14) << static_cast<double>(summary.bytes) * 1e-6 << std::setprecision(2) << std::setw(10)
+        << summary.intensity() << '\n';
   };
   for (auto const& summary : summaries) line(summary);
   line(total);

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Trains a model on a text or on token shards: `train --data FILE --out DIR`.
+#include "common/model_folder.hpp"
+#include "common/startup_table.hpp"
+#include "common/train_options.hpp"
+#include "common/training_run.hpp"
+#include "mor/io/config_json.hpp"
+#include "mor/io/file.hpp"
+
+#include <filesystem>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace examples;
+
+/// The value of an option before the command line is parsed: "--name value" or "--name=value".
+std::optional<std::string> early_option(std::vector<std::string> const& arguments, std::string const& name) {
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == name && i + 1 < arguments.size()) return arguments[i + 1];
+    if (arguments[i].starts_with(name + "=")) return arguments[i].substr(name.size() + 1);
+  }
+  return std::nullopt;
+}
+
+/// What the model is to be: preset or --init, then the command line, then the vocabulary of the data.
+mor::ModelConfig make_config(TrainFlags const& flags, mor::ModelConfig const& base, TrainingData const& data) {
+  auto config = apply_model_flags(base, flags.model);
+  if (!flags.init) config.transformer.vocab_size = data.vocab_size;
+  if (!flags.init && data.tokenizer) {
+    auto const end = data.tokenizer->end_of_text_id().value_or(-1);
+    config.transformer.bos_token_id = config.transformer.eos_token_id = end;
+  }
+  if (data.vocab_size > config.transformer.vocab_size) {
+    mor::fail(mor::ErrorCode::InvalidConfig, "the data has more tokens than the model of --init", "--data",
+              "at most " + mor::text_of(config.transformer.vocab_size), mor::text_of(data.vocab_size));
+  }
+  mor::check(config, "command line");
+  return config;
+}
+
+TrainingData load_data(TrainFlags const& flags, RunFolder const& folder, Preset const& preset) {
+  TokenizerChoice choice;
+  choice.name = flags.tokenizer.value_or(preset.training.tokenizer);
+  choice.vocab_size = flags.vocab_size.value_or(preset.model.transformer.vocab_size);
+  if (flags.resume && fs::exists(folder.file(tokenizer_file))) choice.existing = folder.file(tokenizer_file);
+  if (!choice.existing && flags.init && fs::exists(fs::path(*flags.init) / tokenizer_file)) {
+    choice.existing = fs::path(*flags.init) / tokenizer_file;
+  }
+  if (choice.name == "byte" && flags.vocab_size && *flags.vocab_size != 257) {
+    mor::fail(mor::ErrorCode::InvalidConfig, "the byte tokenizer has its own size", "--vocab-size", "257, or --tokenizer bpe",
+              mor::text_of(*flags.vocab_size));
+  }
+  return load_training_data(flags.data, choice);
+}
+
+/// The files that a resume and `generate` need, and the settings.
+void write_beginnings(RunFolder const& folder, mor::ModelConfig const& config, TrainingData const& data,
+                      std::string const& settings) {
+  mor::io::save_config(folder.file(config_file), config);
+  if (data.tokenizer) data.tokenizer->save(folder.file(tokenizer_file));
+  mor::io::write_file(folder.file(settings_file), settings);
+}
+
+void train(TrainFlags const& flags, std::string const& settings, std::string const& program) {
+  RunFolder const folder(flags.out);
+  folder.check(flags.resume, flags.overwrite);
+  bool const going_on = flags.resume && fs::exists(folder.file(config_file));
+  auto const& preset = find_preset(flags.model.preset.value_or("quickstart"));
+  auto const base = flags.init ? mor::io::load_config(fs::path(*flags.init) / config_file) : preset.model;
+  Index const context = apply_model_flags(base, flags.model).transformer.max_position_embeddings;
+  auto const plan = make_plan(flags, preset.training, context);
+  auto const data = load_data(flags, folder, preset);
+  auto const config = make_config(flags, base, data);
+  if (going_on) {
+    auto const difference = config_difference(mor::io::load_config(folder.file(config_file)), config);
+    if (!difference.empty()) {
+      mor::fail(mor::ErrorCode::ShapeMismatch, "the run in this folder has another model: " + difference,
+                folder.root().string());
+    }
+  }
+  auto const split = mor::train::split_tokens(data.tokens, flags.validation_fraction);
+  mor::train::DataLoader const fits(split.training, {plan.context, plan.batch_size, plan.seed, true});
+
+  auto const model = make_model(config, flags.threads);
+  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup});
+  std::cout << model_table(*model) << run_table(*model, plan, prediction, data, split) << std::flush;
+  if (split.validation.size() <= plan.context) std::cout << "no validation: the held-out part is shorter than a row\n";
+  model->enable_training(plan.optimizer);
+  model->reserve_activations(prediction.activation_bytes);
+
+  std::vector<std::string> notes;
+  auto const checkpoint = going_on ? newest_checkpoint(folder, notes) : std::nullopt;
+  for (auto const& note : notes) std::cout << "passed over: " << note << '\n';
+  if (!checkpoint) {
+    if (flags.resume) std::cout << "no checkpoint in " << folder.root().string() << ": starting from the beginning\n";
+    if (flags.init) {
+      load_weights(fs::path(*flags.init) / weights_file, *model);
+    } else {
+      model->initialize(plan.seed);
+    }
+    folder.create(flags.overwrite);
+    write_beginnings(folder, config, data, settings);
+  } else {
+    std::cout << "resuming after step " << checkpoint->step() << " from " << checkpoint->directory().string() << '\n';
+    mor::io::write_file(folder.file(settings_file), settings);
+  }
+  TrainingRun run(folder, flags, plan, *model, data, split, checkpoint);
+  bool const finished = run.run();
+  std::string const where = folder.root().string();
+  if (finished) {
+    std::cout << "done: the model is in " << where << "; try: generate --model " << where << " --prompt TEXT\n";
+  } else {
+    std::cout << "stopped after step " << run.step() << ", saved; go on with: " << program << " --out " << where
+              << " --resume\n";
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<std::string> const arguments(argv + 1, argv + argc);
+  CLI::App app("Trains a Mixture-of-Recursions language model, or one of its baselines.", "train");
+  TrainFlags flags;
+  add_train_options(app, flags);
+  // A resume takes what is not on the command line from the run's settings.
+  auto const out = early_option(arguments, "--out");
+  bool const resume = std::find(arguments.begin(), arguments.end(), "--resume") != arguments.end();
+  std::string const settings = resume && out ? (fs::path(*out) / settings_file).string() : std::string();
+  app.set_config("--settings", settings, "read options from this file")->configurable(false);
+  return run_program(app, arguments, [&] { train(flags, app.config_to_str(false, false), argv[0]); });
+}
