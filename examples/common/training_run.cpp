@@ -5,6 +5,7 @@
 #include "common/model_folder.hpp"
 #include "mor/core/config_text.hpp"
 #include "mor/core/utf8.hpp"
+#include "mor/io/report_html.hpp"
 
 #include <unistd.h>
 
@@ -30,6 +31,12 @@ mor::train::NonFiniteOptions guard_options(TrainPlan const& plan) {
   mor::train::NonFiniteOptions options;
   options.policy = plan.non_finite;
   return options;
+}
+
+/// The last part of a path, for a title.
+std::string run_name(std::filesystem::path const& root) {
+  auto const path = std::filesystem::absolute(root).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
 }
 
 /// The first tokens of a source, at most `most`.
@@ -239,22 +246,24 @@ TextLoss TrainingRun::validation_loss(mor::RoutingMode mode) {
 void TrainingRun::validate() {
   validated_step_ = state_.step;
   if (!validation_) return;
+  auto const modes = reported_modes(model_.config().recursion);
   std::string line = "validation ";
-  bool first = true;
-  for (auto const mode : reported_modes(model_.config().recursion)) {
-    auto const loss = validation_loss(mode);
-    line += std::string(first ? " " : "; ") + std::string(mor::to_text(mode)) + " " + fixed_text(loss.nats_per_token(), 4) +
-            " nats/token";
+  std::vector<mor::train::ValidationRow> rows;
+  for (std::size_t i = 0; i < modes.size(); ++i) {
+    auto const loss = validation_loss(modes[i]);
+    double const nats = loss.nats_per_token();
+    line += std::string(i == 0 ? "  " : "; ") + std::string(mor::to_text(modes[i])) + " " + fixed_text(nats, 4) + " nats/token";
     if (loss.bytes > 0) line += " " + fixed_text(loss.bits_per_byte(), 3) + " bits/byte";
     line += " depth " + fixed_text(loss.mean_depth(), 2);
-    metrics_->append(mor::train::ValidationRow{state_.step, loss.nats_per_token(), mor::to_text(mode)});
-    bool const best = !state_.best_validation_loss || loss.nats_per_token() < *state_.best_validation_loss;
-    if (first && best && mor::train::is_finite(loss.nats_per_token())) {
-      state_.best_validation_loss = loss.nats_per_token();
+    rows.push_back({state_.step, nats, mor::to_text(modes[i])});
+    bool const best = !state_.best_validation_loss || nats < *state_.best_validation_loss;
+    if (i == 0 && best && mor::train::is_finite(nats)) {
+      state_.best_validation_loss = nats;
       state_.best_validation_step = state_.step;
     }
-    first = false;
   }
+  // The report draws the last row of a step: the loss with the routing of training.
+  for (auto row = rows.rbegin(); row != rows.rend(); ++row) metrics_->append(*row);
   print(line);
   write_report();
 }
@@ -293,6 +302,9 @@ void TrainingRun::save() {
   if (!report.cleanup_warning.empty()) print("note: " + report.cleanup_warning);
 }
 
-void TrainingRun::write_report() {}
+void TrainingRun::write_report() {
+  if (metrics_->offset() == 0) return;
+  mor::io::write_report(folder_.file(metrics_file), folder_.file(report_file), run_name(folder_.root()));
+}
 
 }  // namespace examples

@@ -28,7 +28,9 @@ std::string llama(std::string const& more = "") {
          more + "}";
 }
 
-std::string with_mor(std::string const& fields) { return llama(", \"mor\": {" + fields + "}"); }
+std::string with_mor(std::string const& fields) {
+  return llama(", \"mor\": {" + fields + "}");
+}
 
 /// The Llama configuration with one field's text replaced.
 std::string changed(std::string text, std::string const& from, std::string const& to) {
@@ -137,11 +139,11 @@ TEST_CASE("every field of the mor object is read") {
 }
 
 TEST_CASE("null stands for absent where the default depends on other fields") {
-  ModelConfig const config = parse_config(
-      with_mor(
-          R"("router": "expert_choice", "router_activation": null, "alpha": null, "balancing": null,
+  ModelConfig const config =
+      parse_config(with_mor(
+                       R"("router": "expert_choice", "router_activation": null, "alpha": null, "balancing": null,
              "capacities": null)"),
-      "c");
+                   "c");
   REQUIRE(config.recursion.gate_scale() == 0.1);
   REQUIRE(config.recursion.capacities.empty());
 }

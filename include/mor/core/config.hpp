@@ -55,14 +55,14 @@ struct TransformerConfig {
 struct RecursionConfig {
   RouterKind router = RouterKind::AllTokens;
   RouterNetwork router_network = RouterNetwork::Linear;
-  std::optional<RouterActivation> router_activation;  ///< default: sigmoid (expert choice), softmax (token choice)
-  std::optional<double> alpha;                        ///< gate scale; default 0.1, or 1 with softmax
+  std::optional<RouterActivation> router_activation = {};  ///< default: sigmoid (expert choice), softmax (token choice)
+  std::optional<double> alpha = {};                        ///< gate scale; default 0.1, or 1 with softmax
   double temperature = 1.0;
   Gating gating = Gating::Weighted;
-  std::vector<double> capacities;  ///< share of tokens of each recursion; empty: (Nr - r + 1) / Nr exactly
+  std::vector<double> capacities = {};  ///< share of tokens of each recursion; empty: (Nr - r + 1) / Nr exactly
   RouterSampling sampling = RouterSampling::AuxLoss;
   double aux_coefficient = 0.001;
-  std::optional<Balancing> balancing;  ///< default: loss (token choice), none (others)
+  std::optional<Balancing> balancing = {};  ///< default: loss (token choice), none (others)
   double balance_coefficient = 0.1;
   double bias_update_rate = 0.001;
   double z_coefficient = 0.0;
@@ -89,8 +89,8 @@ struct RecursionConfig {
 
 /// A whole model. `num_hidden_layers` counts unrolled layers: prelude + recursions x block + coda.
 struct ModelConfig {
-  TransformerConfig transformer;
-  RecursionConfig recursion;
+  TransformerConfig transformer = {};
+  RecursionConfig recursion = {};
   Index num_hidden_layers = 4;
 
   /// Layers in one pass of the recursion block.

@@ -197,6 +197,8 @@ class ConfigChecker {
 /// Checks every field alone and against the others.
 /// @param where  the file, or another source of the configuration, for the message
 /// @throws mor::error InvalidConfig naming the field, what it may be and what it is
-inline void check(ModelConfig const& config, std::string const& where) { detail::ConfigChecker(config, where).run(); }
+inline void check(ModelConfig const& config, std::string const& where) {
+  detail::ConfigChecker(config, where).run();
+}
 
 }  // namespace mor

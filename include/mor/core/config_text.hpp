@@ -97,7 +97,9 @@ struct EnumNames<RoutingMode> {
 
 /// The name of a choice, as files and command lines spell it.
 template <class Enum>
-requires requires { EnumNames<Enum>::values; }
+requires requires {
+  EnumNames<Enum>::values;
+}
 [[nodiscard]] constexpr std::string_view to_text(Enum value) noexcept {
   for (auto const& named : EnumNames<Enum>::values) {
     if (named.value == value) return named.name;
@@ -107,7 +109,9 @@ requires requires { EnumNames<Enum>::values; }
 
 /// All names of an enumeration: "linear, mlp, wide_mlp".
 template <class Enum>
-requires requires { EnumNames<Enum>::values; }
+requires requires {
+  EnumNames<Enum>::values;
+}
 [[nodiscard]] std::string known_names() {
   std::string names;
   for (auto const& named : EnumNames<Enum>::values) names += (names.empty() ? "" : ", ") + std::string(named.name);
@@ -118,7 +122,9 @@ requires requires { EnumNames<Enum>::values; }
 /// @param where  file and field, or command-line option, for the message
 /// @throws mor::error InvalidConfig that lists the known names
 template <class Enum>
-requires requires { EnumNames<Enum>::values; }
+requires requires {
+  EnumNames<Enum>::values;
+}
 [[nodiscard]] Enum parse_choice(std::string_view text, std::string const& where) {
   for (auto const& named : EnumNames<Enum>::values) {
     if (named.name == text) return named.value;

@@ -18,12 +18,12 @@ namespace mor::infer {
 
 /// One generation.
 struct GenerationRequest {
-  std::vector<Token> prompt;            ///< at least one token
+  std::vector<Token> prompt = {};            ///< at least one token
   Index max_new_tokens = 64;
-  SamplingParams sampling;
+  SamplingParams sampling = {};
   RoutingMode mode = RoutingMode::Threshold;
   Index prefill_chunk = 512;            ///< prompt tokens processed in one call
-  std::optional<Token> end_token;       ///< stops after this token
+  std::optional<Token> end_token = {};       ///< stops after this token
   bool last_depth = true;               ///< run the last token through the model too, to learn its depth
 };
 

@@ -19,23 +19,12 @@ namespace mor::io {
   out.reserve(text.size());
   for (char const symbol : text) {
     switch (symbol) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += symbol;
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      case '\'': out += "&#39;"; break;
+      default: out += symbol;
     }
   }
   return out;
@@ -83,6 +72,8 @@ namespace mor::io {
 }
 
 /// A share as a percentage: 0.3333 is "33.3%".
-[[nodiscard]] inline std::string percent(double share) { return fixed(100.0 * share, 1) + "%"; }
+[[nodiscard]] inline std::string percent(double share) {
+  return fixed(100.0 * share, 1) + "%";
+}
 
 }  // namespace mor::io

@@ -21,7 +21,8 @@ inline constexpr std::string_view page_css = R"css(
 --grid:#262c32;--series-1:#62aeff;--series-2:#ffa14d;--series-3:#4cc9a0;--series-4:#c49bf0;--bad:#ff6b7d}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;font-variant-numeric:tabular-nums}
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
+font-variant-numeric:tabular-nums}
 main{max-width:1160px;margin:0 auto;padding:32px 24px 48px}
 h1{font-size:24px;line-height:1.25;margin:0 0 4px;letter-spacing:-.01em;text-wrap:balance}
 h2{font-size:14px;font-weight:600;margin:0}

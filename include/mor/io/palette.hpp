@@ -97,9 +97,8 @@ namespace detail {
   if (depth == 0) return from_oklch(light ? 0.93 : 0.27, 0.0, 0.0);
   double const share = max_depth == 1 ? 0.35 : (depth - 1.0) / (max_depth - 1.0);
   auto const between = [share](double first, double last) { return first + (last - first) * share; };
-  double const hue = between(105.0, 268.0);  // yellow-green, teal, blue
-  return light ? from_oklch(between(0.955, 0.52), between(0.06, 0.15), hue)
-               : from_oklch(between(0.33, 0.80), between(0.05, 0.12), hue);
+  return light ? from_oklch(between(0.965, 0.66), between(0.055, 0.125), between(112.0, 264.0))  // lime, teal, blue
+               : from_oklch(between(0.31, 0.82), between(0.06, 0.13), between(274.0, 130.0));    // indigo, teal, lime
 }
 
 /// The nearest colour of the 256-colour terminal palette's 6 x 6 x 6 cube, as its number (16..231).

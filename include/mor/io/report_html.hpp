@@ -41,7 +41,7 @@ namespace detail {
   double sum = 0, weight = 0, seen = 0;
   for (ChartPoint& point : points) {
     if (!std::isfinite(point.y)) continue;
-    double const keep = 1.0 - 1.0 / std::clamp(++seen / 8.0, 1.0, longest);
+    double const keep = 1.0 - 1.0 / std::clamp(++seen / 16.0, 1.0, longest);
     sum = keep * sum + point.y;
     weight = keep * weight + 1.0;
     point.y = sum / weight;
@@ -133,7 +133,7 @@ class ReportFacts {
     std::string shares;
     for (double const share : log_.training.back().depth_share)
       shares += (shares.empty() ? "" : " / ") + percent(share);
-    add("Mean depth", fixed(depths.back().y, 3), shares.empty() ? "recursions a token" : "depths 1, 2, ...: " + shares);
+    add("Mean depth", fixed(depths.back().y, 3), shares.empty() ? "recursions a token" : shares);
   }
 
   [[nodiscard]] static std::string grouped_count(double value) {
@@ -153,8 +153,8 @@ class ReportFacts {
   };
   auto const notice = [&](std::vector<Index> const& numbers, std::string const& one, std::string const& many) {
     if (numbers.empty()) return std::string();
-    return "<p class=\"notice\" role=\"alert\">" + grouped(static_cast<Index>(numbers.size())) + " " +
-           (numbers.size() == 1 ? one : many) + ": " + listed(numbers) + "</p>\n";
+    return "<p>" + grouped(static_cast<Index>(numbers.size())) + " " + (numbers.size() == 1 ? one : many) + ": " +
+           listed(numbers) + "</p>\n";
   };
   std::vector<Index> training, norms, validation;
   for (TrainingRow const& row : log.training) {
@@ -164,13 +164,14 @@ class ReportFacts {
   for (ValidationRow const& row : log.validation) {
     if (!std::isfinite(row.loss)) validation.push_back(row.step);
   }
-  return notice(training, "step with a training loss that is not finite",
-                "steps with a training loss that is not finite") +
-         notice(norms, "step with a gradient norm that is not finite",
-                "steps with a gradient norm that is not finite") +
-         notice(validation, "validation loss that is not finite, at step",
-                "validation losses that are not finite, at steps") +
-         notice(log.unreadable_lines, "line of the log could not be read", "lines of the log could not be read");
+  std::string const text =
+      notice(training, "step with a training loss that is not finite",
+             "steps with a training loss that is not finite") +
+      notice(norms, "step with a gradient norm that is not finite", "steps with a gradient norm that is not finite") +
+      notice(validation, "validation loss that is not finite, at step",
+             "validation losses that are not finite, at steps") +
+      notice(log.unreadable_lines, "line of the log could not be read", "lines of the log could not be read");
+  return text.empty() ? text : "<div class=\"notice\" role=\"alert\">" + text + "</div>\n";
 }
 
 /// First and last step of the run; all charts share this axis. It begins at 0 unless the log begins much later.
@@ -186,7 +187,7 @@ struct RunRange {
   }
 
   /// Where the steep beginning of a loss is over.
-  [[nodiscard]] double settled() const { return low + 0.04 * (high - low); }
+  [[nodiscard]] double settled() const { return low + 0.06 * (high - low); }
 };
 
 [[nodiscard]] inline LineChart chart_of(std::string title, std::string y_label, RunRange const& range) {

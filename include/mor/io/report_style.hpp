@@ -13,15 +13,20 @@ inline constexpr std::string_view report_css = R"css(
 .facts dt{color:var(--muted);font-size:12.5px}
 .facts dd{margin:2px 0 0;font-size:21px;font-weight:600;letter-spacing:-.01em}
 .facts small{display:block;font-size:12.5px;font-weight:400;color:var(--muted);letter-spacing:0}
-.notice{border:1px solid var(--bad);border-radius:10px;padding:10px 16px;margin:0 0 20px;color:var(--bad);background:var(--card)}
+.notice{border:1px solid var(--bad);border-radius:10px;padding:10px 16px;margin:0 0 16px;color:var(--bad);
+background:var(--card)}
+.notice p{margin:0}
 .charts{display:grid;grid-template-columns:1fr 1fr;gap:16px}
-.chart{position:relative;margin:0;padding:14px 16px 8px;background:var(--card);border:1px solid var(--rule);border-radius:10px;
+.chart{position:relative;margin:0;padding:14px 16px 8px;background:var(--card);border:1px solid var(--rule);
+border-radius:10px;
 min-width:0}
 .wide{grid-column:1/-1}
 @media(max-width:820px){.charts{grid-template-columns:1fr}main{padding:20px 12px}}
-figcaption{display:flex;flex-wrap:wrap;gap:4px 18px;justify-content:space-between;align-items:baseline;margin-bottom:6px}
+figcaption{display:flex;flex-wrap:wrap;gap:4px 18px;justify-content:space-between;align-items:baseline;
+margin-bottom:6px}
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;list-style:none;margin:0;padding:0;font-size:12.5px;color:var(--muted)}
-.key{display:inline-block;width:16px;height:3px;border-radius:2px;background:var(--c);margin-right:6px;vertical-align:middle}
+.key{display:inline-block;width:16px;height:3px;border-radius:2px;background:var(--c);margin-right:6px;
+vertical-align:middle}
 .key.faint{opacity:.45}
 .key.block{width:11px;height:11px;border-radius:3px;border:1px solid var(--rule)}
 .chart>svg{display:block;width:100%;height:auto;overflow:visible;touch-action:pan-y}
@@ -38,7 +43,8 @@ path.bad{fill:var(--bad)}
 line.bad{stroke:var(--bad);stroke-dasharray:2 3;stroke-opacity:.7}
 .beyond{fill:var(--series-1)}
 .cross{stroke:var(--ink);stroke-opacity:.4}
-.tip{position:absolute;top:0;left:0;pointer-events:none;background:var(--card);border:1px solid var(--rule);border-radius:8px;
+.tip{position:absolute;top:0;left:0;pointer-events:none;background:var(--card);border:1px solid var(--rule);
+border-radius:8px;
 box-shadow:0 4px 16px rgb(0 0 0/.14);padding:6px 10px;font-size:12.5px;white-space:nowrap;z-index:1}
 .tip b{display:block;font-weight:600}
 .tip span{display:flex;gap:6px;align-items:center}

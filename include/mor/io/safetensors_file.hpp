@@ -189,16 +189,11 @@ class SafetensorsFile {
     auto const convert = [](auto value) { return static_cast<To>(value); };
     auto const widen = [](auto value) { return static_cast<To>(static_cast<float>(value)); };
     switch (dtype) {
-      case DType::F64:
-        return transform<double>(source, into, convert);
-      case DType::F32:
-        return transform<float>(source, into, convert);
-      case DType::F16:
-        return transform<float16>(source, into, widen);
-      case DType::BF16:
-        return transform<bfloat16>(source, into, widen);
-      default:
-        fail_dtype(name, dtype, "F64, F32, F16 or BF16");
+      case DType::F64: return transform<double>(source, into, convert);
+      case DType::F32: return transform<float>(source, into, convert);
+      case DType::F16: return transform<float16>(source, into, widen);
+      case DType::BF16: return transform<bfloat16>(source, into, widen);
+      default: fail_dtype(name, dtype, "F64, F32, F16 or BF16");
     }
   }
 
@@ -216,18 +211,12 @@ class SafetensorsFile {
       return static_cast<To>(wide);
     };
     switch (dtype) {
-      case DType::I64:
-        return transform<std::int64_t>(source, into, convert);
-      case DType::I32:
-        return transform<std::int32_t>(source, into, convert);
-      case DType::I16:
-        return transform<std::int16_t>(source, into, convert);
-      case DType::I8:
-        return transform<std::int8_t>(source, into, convert);
-      case DType::U8:
-        return transform<std::uint8_t>(source, into, convert);
-      default:
-        fail_dtype(name, dtype, "I64, I32, I16, I8 or U8");
+      case DType::I64: return transform<std::int64_t>(source, into, convert);
+      case DType::I32: return transform<std::int32_t>(source, into, convert);
+      case DType::I16: return transform<std::int16_t>(source, into, convert);
+      case DType::I8: return transform<std::int8_t>(source, into, convert);
+      case DType::U8: return transform<std::uint8_t>(source, into, convert);
+      default: fail_dtype(name, dtype, "I64, I32, I16, I8 or U8");
     }
   }
 

@@ -194,7 +194,8 @@ class SafetensorsWriter {
       detail::append_json_string(header, tensor.name);
       header += ":{\"dtype\":\"" + std::string(to_text(tensor.dtype)) + "\",\"shape\":[";
       for (std::size_t d = 0; d < tensor.shape.size(); ++d) {
-        header += (d == 0 ? "" : ",") + std::to_string(tensor.shape[d]);
+        if (d > 0) header += ',';
+        header += std::to_string(tensor.shape[d]);
       }
       std::uint64_t const begin = offset;
       offset += size_of(i);

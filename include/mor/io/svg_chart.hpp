@@ -64,7 +64,11 @@ struct ChartFrame {
 
   ChartFrame(bool wide, double x_low, double x_high, AxisScale y_range)
       : width(wide ? 1080 : 528), height(wide ? 330 : 250), right(width - 14), bottom(height - 42), y(y_range) {
-    if (!(x_high > x_low)) x_high = x_low + 1;
+    if (!(x_high > x_low)) {  // a run of one step
+      double const margin = std::max(1.0, 1e-6 * std::abs(x_high));
+      x_low = x_high - margin;
+      x_high += margin;
+    }
     x = {x_low, x_high, left, right, false};
     y.start = bottom;
     y.end = top;
@@ -73,6 +77,11 @@ struct ChartFrame {
 
 [[nodiscard]] inline std::string coordinate(double value) {
   return fixed(value, 1);
+}
+
+/// A step number; beyond what a double counts exactly, only its size.
+[[nodiscard]] inline std::string step_text(double step) {
+  return std::abs(step) < 9e15 ? grouped(static_cast<Index>(step)) : significant(step, 6);
 }
 
 /// At most about `columns` points, without losing what the eye would see: of each column the first, lowest, highest and
@@ -180,8 +189,8 @@ inline void append_mark(std::string& out, ChartFrame const& frame, ChartPoint co
   std::string const x = coordinate(frame.x.place(point.x)), y = coordinate(frame.top);
   bool const finite = std::isfinite(point.y);
   out += "<path class=\"" + std::string(finite ? "beyond" : "bad") + "\" d=\"M" + x + " " + y +
-         (finite ? "l-4 7h8z" : "l-5 -6h10z") + "\"><title>" + html_escape(name) + " at step " +
-         grouped(static_cast<Index>(point.x)) + ": " + significant(point.y, 5) + "</title></path>";
+         (finite ? "l-4 7h8z" : "l-5 -6h10z") + "\"><title>" + html_escape(name) + " at step " + step_text(point.x) +
+         ": " + significant(point.y, 5) + "</title></path>";
   if (finite) return;
   out += "<line class=\"bad\" x1=\"" + x + "\" x2=\"" + x + "\" y1=\"" + y + "\" y2=\"" + coordinate(frame.bottom) +
          "\"/>";
@@ -205,8 +214,8 @@ inline void append_series(std::string& out, ChartFrame const& frame, ChartSeries
     std::string const y = coordinate(std::clamp(frame.y.place(points[i].y), far_up, far_down));
     path += (connected ? "L" : "M") + x + " " + y;
     if (series.style == LineStyle::Dotted || (!connected && !drawable(i + 1))) {
-      dots += "<circle cx=\"" + x + "\" cy=\"" + y + "\" r=\"3\"><title>step " +
-              grouped(static_cast<Index>(points[i].x)) + ": " + significant(points[i].y, 5) + "</title></circle>";
+      dots += "<circle cx=\"" + x + "\" cy=\"" + y + "\" r=\"3\"><title>step " + step_text(points[i].x) + ": " +
+              significant(points[i].y, 5) + "</title></circle>";
     }
   }
   out += "<g style=\"--c:var(--series-" + std::to_string(series.colour) + ")\"><path class=\"line" +

@@ -53,7 +53,7 @@ namespace detail {
 /// same form: 0.5, 1.0; 2,000, 4,000; 5k, 10k; 0.5M, 1.0M; 1e-04, 2e-04.
 [[nodiscard]] inline std::string tick_label(double value, double step, double high) {
   if (value == 0) return "0";
-  if (high >= 1e10 || step < 9e-4) return significant(value, 3);
+  if (high >= 1e10 || step < 9e-6) return significant(value, 3);
   if (high >= 1e9) return fixed(value / 1e9, detail::step_decimals(step / 1e9)) + "B";
   if (high >= 1e6) return fixed(value / 1e6, detail::step_decimals(step / 1e6)) + "M";
   if (high >= 1e4) return fixed(value / 1e3, detail::step_decimals(step / 1e3)) + "k";

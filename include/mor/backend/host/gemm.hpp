@@ -88,6 +88,11 @@ inline void multiply_few_rows(Context context, Operand<T> a, Operand<T> b, Index
       Index const cols = std::min(Shape::cols, target.c.cols - j);
       for (Index k = 0; k < depth; k += Shape::depth) {
         Index const part = std::min(Shape::depth, depth - k);
+        if (rows == 1 && b.row_stride == 1 && cols == Shape::cols) {
+          multiply_row(part, a.at(0, k).data, a.col_stride, b.at(k, j).data, b.col_stride, tile.values[0]);
+          write_tile(tile, target, k == 0, 0, j, 1, cols);
+          continue;
+        }
         pack_right(b.at(k, j), cols, part, piece);
         for (Index i = 0; i < rows; i += Shape::rows) {
           Index const height = std::min(Shape::rows, rows - i);

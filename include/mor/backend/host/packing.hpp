@@ -55,42 +55,90 @@ inline void pack_square(T const* source, Index stride, Index lanes, bool last, T
   }
 }
 
-/// A panel whose lanes are rows of memory: panel[k * Width + lane] = source[lane * stride + k]. Of the squares of a depth
-/// the last, which may spill, goes first.
+/// tile row 0 = a b over `depth` for one row `a`, its elements `a_stride` apart, and TileShape::cols rows of memory as the
+/// columns of b: the sums of `multiply_panels`, in its order, with each square used in registers instead of packed.
+template <class T>
+inline void multiply_row(Index depth, T const* a, Index a_stride, T const* source, Index stride, T* sums) {
+  constexpr Index size = Pack<T>::size, groups = TileShape<T>::cols / size;
+  constexpr Index line = std::max(64 / static_cast<Index>(sizeof(T)), size);
+  Pack<T> totals[groups];
+  for (Pack<T>& total : totals) total = Pack<T>(T(0));
+  Index const packed = depth / size * size;
+  for (Index first = 0; first < packed; first += line) {
+    Index const end = std::min(first + line, packed);
+#pragma GCC unroll 16
+    for (Index group = 0; group < groups; ++group) {
+      for (Index k = first; k < end; k += size) {
+        Pack<T> packs[size];
+#pragma GCC unroll 16
+        for (Index i = 0; i < size; ++i) packs[i] = load(source + (group * size + i) * stride + k);
+        transpose(packs);
+#pragma GCC unroll 16
+        for (Index i = 0; i < size; ++i) {
+          totals[group] = multiply_add(Pack<T>(a[(k + i) * a_stride]), packs[i], totals[group]);
+        }
+      }
+    }
+  }
+  for (Index k = packed; k < depth; ++k) {
+    for (Index group = 0; group < groups; ++group) {
+      T lanes[size];
+      for (Index i = 0; i < size; ++i) lanes[i] = source[(group * size + i) * stride + k];
+      totals[group] = multiply_add(Pack<T>(a[k * a_stride]), load(static_cast<T const*>(lanes)), totals[group]);
+    }
+  }
+  for (Index group = 0; group < groups; ++group) store(sums + group * size, totals[group]);
+}
+
+/// A panel whose lanes are rows of memory: panel[k * Width + lane] = source[lane * stride + k]. It goes by cache lines:
+/// rows are often a multiple of 4 KB apart and then share one set of the cache, which holds few of them. Of the squares of
+/// a depth the last, which may spill, goes first.
 template <Index Width, bool Full, class T>
 inline void pack_rows(T const* source, Index stride, Index lanes, Index depth, T* panel) {
   constexpr Index size = Pack<T>::size, whole = Width / size * size, rest = Width - whole;
-  Index const squares = depth / size;
-  for (Index square = 0; square < squares; ++square) {
-    Index const k = square * size;
-    T* const to = panel + k * Width;
+  constexpr Index line = std::max(64 / static_cast<Index>(sizeof(T)), size);
+  Index const packed = depth / size * size;
+  for (Index first = 0; first < packed; first += line) {
+    Index const end = std::min(first + line, packed);
     if constexpr (rest > 0) {
-      pack_square<Width, rest, Full>(source + whole * stride + k, stride, lanes - whole, k + size == depth, to + whole);
+      for (Index k = first; k < end; k += size) {
+        pack_square<Width, rest, Full>(source + whole * stride + k, stride, lanes - whole, k + size == depth,
+                                       panel + k * Width + whole);
+      }
     }
-#pragma GCC unroll 16
     for (Index lane = 0; lane < whole; lane += size) {
-      pack_square<Width, size, Full>(source + lane * stride + k, stride, lanes - lane, false, to + lane);
+      for (Index k = first; k < end; k += size) {
+        pack_square<Width, size, Full>(source + lane * stride + k, stride, lanes - lane, false, panel + k * Width + lane);
+      }
     }
   }
-  for (Index k = squares * size; k < depth; ++k) {
+  for (Index k = packed; k < depth; ++k) {
     for (Index lane = 0; lane < Width; ++lane) {
       panel[k * Width + lane] = Full || lane < lanes ? source[lane * stride + k] : T(0);
     }
   }
 }
 
-/// Panels whose depths are rows of memory: panel p holds lanes [p * Width, (p + 1) * Width) of each row. All panels are
-/// filled side by side, so that memory is read row after row.
+/// Panels whose depths are rows of memory: panel p holds lanes [p * Width, (p + 1) * Width) of each row. A few rows are
+/// dealt out to all panels before the next few, so that memory is read in order and caches hold what is written.
 template <Index Width, class T>
 inline void pack_columns(T const* source, Index stride, Index lanes, Index depth, T* panels) {
-  for (Index k = 0; k < depth; ++k) {
-    T const* const from = source + k * stride;
-    T* to = panels + k * Width;
-    Index lane = 0;
-    for (; lane + Width <= lanes; lane += Width, to += Width * depth) std::memcpy(to, from + lane, Width * sizeof(T));
-    if (lane < lanes) {
-      std::copy(from + lane, from + lanes, to);
-      std::fill(to + (lanes - lane), to + Width, T(0));
+  Index const group = 8;
+  for (Index first = 0; first < depth; first += group) {
+    Index const end = std::min(first + group, depth);
+    for (Index lane = 0; lane < lanes; lane += Width) {
+      T* const panel = panels + lane * depth;
+      Index const kept = std::min(Width, lanes - lane);
+      for (Index k = first; k < end; ++k) {
+        T const* const from = source + k * stride + lane;
+        if (k + group < depth) __builtin_prefetch(from + group * stride);
+        if (kept == Width) {
+          std::memcpy(panel + k * Width, from, Width * sizeof(T));
+        } else {
+          std::copy(from, from + kept, panel + k * Width);
+          std::fill(panel + k * Width + kept, panel + (k + 1) * Width, T(0));
+        }
+      }
     }
   }
 }

@@ -22,8 +22,8 @@ namespace mor::trace {
 template <class T>
 class AddressTable {
  public:
-  void set(Row const* address, std::vector<T> values) {
-    if (!values.empty()) table_[key(address)] = std::move(values);
+  void set(Row const* address, std::span<T const> values) {
+    if (!values.empty()) table_[key(address)].assign(values.begin(), values.end());
   }
   /// Forgets every array that overlaps `rows`, which are written now.
   void forget(std::span<Row const> rows) {
@@ -65,7 +65,7 @@ struct VisibleKeys {
 class KnownRows {
  public:
   void set_upload(Row const* address, std::span<Row const> host) {
-    uploads_.set(address, std::vector<Row>(host.begin(), host.end()));
+    uploads_.set(address, host);
   }
   /// What the host uploaded there, if it did.
   [[nodiscard]] std::optional<std::span<Row const>> upload(std::span<Row const> rows) const {
@@ -99,7 +99,7 @@ class KnownRows {
         values.push_back(first + rank);
       }
     }
-    limits_.set(limits.data(), std::move(values));
+    limits_.set(limits.data(), values);
   }
 
   [[nodiscard]] VisibleKeys visible(KeyList const& keys) const {
