@@ -24,28 +24,27 @@ using namespace examples;
 using mor::train::detail::fixed_text;
 
 struct EvaluateFlags {
-  std::string model;
-  std::optional<std::string> tokens, logits, text, routing;
+  ModelFlags shape;
+  std::optional<std::string> model, tokens, logits, text, routing;
   std::string device = "auto", dtype = "float32";
   bool json = false;
   Index batch_size = 8;
-  std::optional<Index> context;
   int threads = 0;
 };
 
 void add_options(CLI::App& app, EvaluateFlags& flags) {
-  app.add_option("--model", flags.model, "model folder")->required();
+  app.add_option("--model", flags.model, "model folder; without one, --preset gives a model with random weights");
   app.add_option("--tokens", flags.tokens, "token ids, one sequence a line");
   app.add_option("--logits", flags.logits, "with --tokens: safetensors file for logits.0, depths.0, logits.1, ...");
   app.add_option("--text", flags.text, "text whose loss is wanted");
   app.add_option("--routing", flags.routing,
                  "topk | threshold | aux_router | full_depth (default: topk; with --text the causal rule too)");
   app.add_flag("--json", flags.json, "with --text: one JSON object");
-  app.add_option("--context", flags.context, "with --text: tokens of a window (default: the model's context)");
   app.add_option("--batch-size", flags.batch_size, "with --text: windows computed together")->capture_default_str();
   app.add_option("--dtype", flags.dtype, "float32 | bfloat16")->capture_default_str();
   app.add_option("--device", flags.device, "auto | cpu | cuda")->capture_default_str();
   app.add_option("--threads", flags.threads, "0: all")->capture_default_str();
+  add_model_options(app, flags.shape, "none: the model folder's own");
 }
 
 void check_flags(EvaluateFlags const& flags) {
@@ -136,18 +135,14 @@ nlohmann::ordered_json json_of(TextLoss const& loss, std::string const& mode, In
   return row;
 }
 
-void evaluate_text(AnyModel& model, EvaluateFlags const& flags) {
-  auto const tokenizer = load_tokenizer(flags.model, model.config());
+void evaluate_text(AnyModel& model, mor::io::Tokenizer const& tokenizer, EvaluateFlags const& flags) {
   auto const text = mor::io::read_file(*flags.text);
   auto const tokens = tokenizer.encode(text);
   if (tokens.size() < 2) {
     mor::fail(mor::ErrorCode::InvalidArgument, "the text is too short to predict anything", *flags.text,
               "at least 2 tokens", mor::text_of(tokens.size()));
   }
-  Index const context = flags.context.value_or(model.config().transformer.max_position_embeddings);
-  if (context < 1) {
-    mor::fail(mor::ErrorCode::InvalidArgument, "out of range", "--context", "at least 1", mor::text_of(context));
-  }
+  Index const context = model.config().transformer.max_position_embeddings;  // the windows; --context sets it
   Index const bytes = target_bytes(tokenizer, std::span<Token const>(tokens).subspan(1));
   auto const modes = flags.routing ? std::vector{mor::parse_routing_mode(*flags.routing, "--routing")}
                                    : reported_modes(model.config().recursion);
@@ -165,11 +160,11 @@ void evaluate_text(AnyModel& model, EvaluateFlags const& flags) {
 void evaluate(EvaluateFlags const& flags) {
   check_flags(flags);
   auto const mode = mor::parse_routing_mode(flags.routing.value_or("topk"), "--routing");
-  auto const model = load_model(flags.model, flags.threads);
+  auto const [model, tokenizer] = open_model(flags.model, flags.shape, flags.threads, flags.text.has_value());
   if (flags.tokens) {
     write_logits(*model, flags, mode);
   } else {
-    evaluate_text(*model, flags);
+    evaluate_text(*model, tokenizer, flags);
   }
 }
 

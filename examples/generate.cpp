@@ -25,8 +25,8 @@ using namespace examples;
 using mor::train::detail::fixed_text;
 
 struct GenerateFlags {
-  std::string model;
-  std::optional<std::string> prompt, prompt_file, routing, depths_html, depths_csv;
+  ModelFlags shape;
+  std::optional<std::string> model, prompt, prompt_file, routing, depths_html, depths_csv;
   Index max_tokens = 128;
   mor::infer::SamplingParams sampling;
   std::vector<std::string> stop;
@@ -38,7 +38,7 @@ struct GenerateFlags {
 };
 
 void add_options(CLI::App& app, GenerateFlags& flags) {
-  app.add_option("--model", flags.model, "model folder")->required();
+  app.add_option("--model", flags.model, "model folder; without one, --preset gives a model with random weights");
   app.add_option("--prompt", flags.prompt, "text to continue; - reads standard input");
   app.add_option("--prompt-file", flags.prompt_file, "the same from a file, without its last line break");
   app.add_option("--max-tokens", flags.max_tokens, "tokens to generate")->capture_default_str();
@@ -60,6 +60,7 @@ void add_options(CLI::App& app, GenerateFlags& flags) {
   app.add_option("--depths-csv", flags.depths_csv, "write tokens and depths as a table");
   app.add_option("--threads", flags.threads, "0: all")->capture_default_str();
   app.add_option("--device", flags.device, "auto | cpu | cuda")->capture_default_str();
+  add_model_options(app, flags.shape, "none: the model folder's own");
 }
 
 std::string read_standard_input() {
@@ -191,8 +192,7 @@ void generate(GenerateFlags const& flags) {
   }
   ColorChoice const color = parse_color(flags.color);
   std::string const prompt = read_prompt(flags);
-  auto const model = load_model(flags.model, flags.threads);
-  auto const tokenizer = load_tokenizer(flags.model, model->config());
+  auto const [model, tokenizer] = open_model(flags.model, flags.shape, flags.threads, true);
   mor::infer::GenerationRequest request;
   request.prompt = encode_prompt(prompt, tokenizer);
   request.max_new_tokens = flags.max_tokens;

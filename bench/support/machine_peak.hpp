@@ -43,13 +43,16 @@ template <class T>
     Stopwatch const watch(threads);
     host::parallel_items(threads, threads, [&](Index item, int) {
       host::Pack<T> sums[chains];
+#pragma GCC unroll 16
       for (Index c = 0; c < chains; ++c) sums[c] = host::Pack<T>(item + c);  // equal chains would be merged
       host::Pack<T> const factor(0.999), addend(1e-3);
       for (Index round = 0; round < rounds; ++round) {
 #pragma GCC unroll 16
         for (Index c = 0; c < chains; ++c) sums[c] = host::multiply_add(sums[c], factor, addend);
       }
-      for (auto const& sum : sums) sinks[static_cast<std::size_t>(item) * 64] += host::sum_of(sum);
+#pragma GCC unroll 16
+      for (Index c = 1; c < chains; ++c) sums[0] += sums[c];
+      sinks[static_cast<std::size_t>(item) * 64] += host::sum_of(sums[0]);
     });
     benchmark::DoNotOptimize(sinks.data());
     auto const operations = static_cast<double>(2 * chains * rounds * host::Pack<T>::size * threads);

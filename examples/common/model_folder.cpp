@@ -3,6 +3,7 @@
 
 #include "mor/core/printable.hpp"
 #include "mor/core/utf8.hpp"
+#include "mor/core/config_check.hpp"
 #include "mor/io/config_json.hpp"
 #include "mor/io/safetensors.hpp"
 #include "mor/model/tensor_names.hpp"
@@ -133,12 +134,6 @@ void load_weights(std::filesystem::path const& path, AnyModel& model) {
   }
 }
 
-std::unique_ptr<AnyModel> load_model(std::filesystem::path const& folder, int threads) {
-  auto model = make_model(mor::io::load_config(folder / config_file), threads);
-  load_weights(folder / weights_file, *model);
-  return model;
-}
-
 mor::io::Tokenizer load_tokenizer(std::filesystem::path const& folder, mor::ModelConfig const& config) {
   auto const path = folder / tokenizer_file;
   auto tokenizer = mor::io::Tokenizer::load(path);
@@ -152,6 +147,30 @@ mor::io::Tokenizer load_tokenizer(std::filesystem::path const& folder, mor::Mode
 std::string token_text(mor::io::Tokenizer const& tokenizer, Token token) {
   if (token >= tokenizer.vocab_size()) return std::string(mor::utf8_replacement);
   return std::string(tokenizer.token_bytes(token));
+}
+
+OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags, int threads, bool with_tokenizer) {
+  if (folder.has_value() == flags.preset.has_value()) {
+    mor::fail(mor::ErrorCode::InvalidArgument, "give one model", "--model, --preset", "one of them",
+              folder ? "both" : "none");
+  }
+  auto tokenizer = mor::io::Tokenizer::byte_level();
+  if (!folder) {
+    auto config = apply_model_flags(find_preset(*flags.preset).model, flags);
+    config.transformer.vocab_size = tokenizer.vocab_size();
+    config.transformer.bos_token_id = config.transformer.eos_token_id = tokenizer.end_of_text_id().value_or(0);
+    mor::check(config, "command line");
+    auto model = make_model(config, threads);
+    model->initialize(0);
+    return {std::move(model), std::move(tokenizer)};
+  }
+  std::filesystem::path const path(*folder);
+  auto const config = apply_model_flags(mor::io::load_config(path / config_file), flags);
+  mor::check(config, "command line and " + (path / config_file).string());
+  auto model = make_model(config, threads);
+  load_weights(path / weights_file, *model);
+  if (with_tokenizer) tokenizer = load_tokenizer(path, config);
+  return {std::move(model), std::move(tokenizer)};
 }
 
 }  // namespace examples

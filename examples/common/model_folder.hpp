@@ -4,11 +4,13 @@
 #pragma once
 
 #include "common/any_model.hpp"
+#include "common/command_line.hpp"
 #include "mor/io/file.hpp"
 #include "mor/io/tokenizer.hpp"
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,13 +36,22 @@ void save_weights(std::filesystem::path const& path, AnyModel& model, bool offic
 ///         unknown or of another shape, and for copies that differ
 void load_weights(std::filesystem::path const& path, AnyModel& model);
 
-/// The model of a folder, ready to run. @throws mor::error as `load_weights`, and for a bad configuration
-[[nodiscard]] std::unique_ptr<AnyModel> load_model(std::filesystem::path const& folder, int threads);
-
 /// The folder's tokenizer. @throws mor::error also when it has ids that the model does not know
 [[nodiscard]] mor::io::Tokenizer load_tokenizer(std::filesystem::path const& folder, mor::ModelConfig const& config);
 
 /// The bytes of a token; U+FFFD for ids between the tokenizer's vocabulary and the model's.
 [[nodiscard]] std::string token_text(mor::io::Tokenizer const& tokenizer, Token token);
+
+/// What a program that reads models works on.
+struct OpenModel {
+  std::unique_ptr<AnyModel> model;
+  mor::io::Tokenizer tokenizer;
+};
+
+/// With a folder: its model and, where `with_tokenizer`, its tokenizer; model options on the command line replace
+/// settings of its `config.json` (another cache, say), and weights that no longer fit are refused by name. Without a folder:
+/// the preset with random weights and the byte tokenizer, to try an architecture.
+[[nodiscard]] OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags, int threads,
+                                   bool with_tokenizer);
 
 }  // namespace examples

@@ -47,17 +47,13 @@ template <class Router, class Cache>
   return forecast;
 }
 
-/// The forecast for the cache that the configuration names; see `make_with_cache` about the hybrid one.
+/// The forecast for the cache that the configuration names.
 template <class Router>
 [[nodiscard]] Forecast forecast_with_cache(mor::ModelConfig const& config, ForecastOptions const& options) {
   switch (config.recursion.cache) {
     case mor::CacheKind::RecursionWise: return forecast_of<Router, mor::RecursionWiseCache>(config, options);
     case mor::CacheKind::Shared: return forecast_of<Router, mor::SharedCache>(config, options);
-    case mor::CacheKind::Hybrid:
-      if constexpr (Router::kind == mor::RouterKind::ExpertChoice) {
-        return forecast_of<Router, mor::HybridCache>(config, options);
-      }
-      break;
+    case mor::CacheKind::Hybrid: return forecast_of<Router, mor::HybridCache>(config, options);
   }
   mor::fail(mor::ErrorCode::InvalidConfig, "this router and cache do not go together", "cache", {},
             std::string(mor::to_text(config.recursion.cache)));

@@ -78,19 +78,14 @@ class ModelHolder final : public AnyModel {
   std::optional<mor::train::Adamw<B>> optimizer_;
 };
 
-/// A model of this router with the cache that the configuration names. `mor::check` lets the hybrid cache through with
-/// expert choice only, so the others are not compiled with it.
+/// A model of this router with the cache that the configuration names.
 template <class Router>
 [[nodiscard]] std::unique_ptr<AnyModel> make_with_cache(mor::ModelConfig const& config, int threads) {
   switch (config.recursion.cache) {
     case mor::CacheKind::RecursionWise:
       return std::make_unique<ModelHolder<Router, mor::RecursionWiseCache>>(config, threads);
     case mor::CacheKind::Shared: return std::make_unique<ModelHolder<Router, mor::SharedCache>>(config, threads);
-    case mor::CacheKind::Hybrid:
-      if constexpr (Router::kind == mor::RouterKind::ExpertChoice) {
-        return std::make_unique<ModelHolder<Router, mor::HybridCache>>(config, threads);
-      }
-      break;
+    case mor::CacheKind::Hybrid: return std::make_unique<ModelHolder<Router, mor::HybridCache>>(config, threads);
   }
   mor::fail(mor::ErrorCode::InvalidConfig, "this router and cache do not go together", "cache", {},
             std::string(mor::to_text(config.recursion.cache)));

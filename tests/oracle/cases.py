@@ -92,6 +92,8 @@ def _token(generator, head, tail):
 
 def _all_tokens(generator, head, tail):
     (sharing, cache), (routing,) = head, tail
+    if sharing == "none":
+        cache = "recursion_wise"  # no two layers share weights, so there are no keys to share
     mor = {"router": "all_tokens", "cache": cache, "sharing": sharing, **_ends(generator, sharing),
            "num_recursions": 1 if sharing == "none" else _recursions(generator)}
     if sharing == "none" and cache == "recursion_wise":
@@ -107,7 +109,7 @@ def specs(count, seed, head_dimensions=HEAD_DIMENSIONS, lengths=LENGTHS):
     families = {
         "expert": (_expert, _shuffled(generator, ("recursion_wise", "shared", "hybrid"), cycles, modes),
                    _shuffled(generator, networks, ("sigmoid", "tanh", "none"))),
-        "token": (_token, _shuffled(generator, ("recursion_wise", "shared"), cycles, modes),
+        "token": (_token, _shuffled(generator, ("recursion_wise", "shared", "hybrid"), cycles, modes),
                   _shuffled(generator, networks, ("softmax", "sigmoid"), (None, "none", "loss_free"))),
         "all": (_all_tokens, _shuffled(generator, ("none", "cycle", "middle_cycle", "sequence", "middle_sequence"),
                                        ("recursion_wise", "shared", "hybrid")), _shuffled(generator, modes)),

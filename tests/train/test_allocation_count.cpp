@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Replaces `new` of the whole test program by one that counts; in a file of its own, so that nothing is inlined.
+/// Replaces `new` of the whole test program by one that counts; in a file of its own, so that
+/// nothing is inlined. Named like a test so that the build takes it along.
 #include "train/allocation_count.hpp"
-
-#include "support/catch.hpp"
 
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
-#include <memory>
 #include <new>
 
 namespace {
@@ -24,11 +22,3 @@ long mor::test::allocation_count() { return count; }
 }
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-
-TEST_CASE("the test program counts allocations") {
-  long const before = mor::test::allocation_count();
-  void* const memory = ::operator new(10);
-  long const after = mor::test::allocation_count();
-  ::operator delete(memory);
-  REQUIRE(after == before + 1);
-}

@@ -175,8 +175,10 @@ TEST_CASE("a loader over several shards gives the batches of one array") {
 }
 
 TEST_CASE("next allocates nothing, across epochs too") {
+  long const at_first = mor::test::allocation_count();
   DataLoader loader = make_loader(1001, 10, 7);
   long const before = mor::test::allocation_count();
+  REQUIRE(before > at_first);
   for (int call = 0; call < 100; ++call) static_cast<void>(loader.next());
   long const after = mor::test::allocation_count();
   REQUIRE(after == before);

@@ -21,7 +21,7 @@ background:var(--card)}
 border-radius:10px;
 min-width:0}
 .wide{grid-column:1/-1}
-@media(max-width:820px){.charts{grid-template-columns:1fr}main{padding:20px 12px}}
+@media(max-width:820px){.charts{grid-template-columns:1fr}main{padding:20px 12px}.wide>svg text{font-size:17px!important}}
 figcaption{display:flex;flex-wrap:wrap;gap:4px 18px;justify-content:space-between;align-items:baseline;
 margin-bottom:6px}
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;list-style:none;margin:0;padding:0;font-size:12.5px;color:var(--muted)}

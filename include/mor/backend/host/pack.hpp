@@ -15,6 +15,12 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__AVX512F__) || defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 namespace mor::host {
 
 #if defined(__AVX512F__)
@@ -66,10 +72,44 @@ struct Pack {
   Pack& operator*=(Pack other) { return *this = *this * other; }
 };
 
-/// a * b + c, in one rounding where the processor can.
+namespace detail {
+// a * b + c in one rounding where the processor has such an instruction, else in two.
+#if defined(__AVX512F__)
+inline Lanes<float>::Vector fuse(Lanes<float>::Vector a, Lanes<float>::Vector b, Lanes<float>::Vector c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+inline Lanes<double>::Vector fuse(Lanes<double>::Vector a, Lanes<double>::Vector b, Lanes<double>::Vector c) {
+  return _mm512_fmadd_pd(a, b, c);
+}
+#elif defined(__FMA__)
+inline Lanes<float>::Vector fuse(Lanes<float>::Vector a, Lanes<float>::Vector b, Lanes<float>::Vector c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+inline Lanes<double>::Vector fuse(Lanes<double>::Vector a, Lanes<double>::Vector b, Lanes<double>::Vector c) {
+  return _mm256_fmadd_pd(a, b, c);
+}
+#elif defined(__aarch64__)
+inline Lanes<float>::Vector fuse(Lanes<float>::Vector a, Lanes<float>::Vector b, Lanes<float>::Vector c) {
+  return reinterpret_cast<Lanes<float>::Vector>(vfmaq_f32(
+      reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
+}
+inline Lanes<double>::Vector fuse(Lanes<double>::Vector a, Lanes<double>::Vector b, Lanes<double>::Vector c) {
+  return reinterpret_cast<Lanes<double>::Vector>(vfmaq_f64(
+      reinterpret_cast<float64x2_t>(c), reinterpret_cast<float64x2_t>(a), reinterpret_cast<float64x2_t>(b)));
+}
+#else
+template <class Vector>
+inline Vector fuse(Vector a, Vector b, Vector c) {
+  return a * b + c;
+}
+#endif
+}  // namespace detail
+
+/// a * b + c. Spelt out, because compilers fuse the plain expression in one loop and not in another, and sums that should
+/// be equal would then differ in their last bits.
 template <class T>
 [[nodiscard]] inline Pack<T> multiply_add(Pack<T> a, Pack<T> b, Pack<T> c) {
-  return Pack<T>(a.v * b.v + c.v);
+  return Pack<T>(detail::fuse(a.v, b.v, c.v));
 }
 
 template <class T>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// The part of the trace backend that is not a verb: counting memory, the arena, the list of operations, and the
-/// helpers with which a verb checks its shapes and states its cost.
+/// functions with which a verb checks its shapes and states its cost.
 #pragma once
 
 #include "mor/backend/trace/counting_memory.hpp"
