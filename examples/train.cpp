@@ -88,7 +88,7 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   mor::train::DataLoader const fits(split.training, {plan.context, plan.batch_size, plan.seed, true});
 
   auto const model = make_model(config, flags.threads);
-  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup});
+  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup, flags.threads});
   std::cout << model_table(*model) << run_table(*model, plan, prediction, data, split) << std::flush;
   if (split.validation.size() <= plan.context) std::cout << "no validation: the held-out part is shorter than a row\n";
   model->enable_training(plan.optimizer);

@@ -33,14 +33,32 @@ class Stopwatch {
   double start_;
 };
 
+/// The middle of some measurements: what a busy machine does not disturb, unlike the mean, and does not flatter, unlike the
+/// best.
+[[nodiscard]] inline double median(std::vector<double> values) {
+  auto const middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+/// Seconds of each of `count` calls.
+template <class F>
+[[nodiscard]] std::vector<double> time_calls(int threads, int count, F const& call) {
+  std::vector<double> times;
+  for (int i = 0; i < count; ++i) {
+    Stopwatch const watch(threads);
+    call();
+    times.push_back(watch.seconds());
+  }
+  return times;
+}
+
 /// Multiply-adds from registers alone: the floating-point peak of `threads` cores, in operations per second.
 template <class T>
 [[nodiscard]] double measure_flops(int threads) {
-  constexpr Index chains = 12, rounds = 400000;
-  double best = 0.0;
+  constexpr Index chains = 12, rounds = 200000;
   std::vector<T> sinks(static_cast<std::size_t>(threads) * 64);
-  for (int attempt = 0; attempt < 7; ++attempt) {
-    Stopwatch const watch(threads);
+  auto const multiply_and_add = [&] {
     host::parallel_items(threads, threads, [&](Index item, int) {
       host::Pack<T> sums[chains];
 #pragma GCC unroll 16
@@ -55,44 +73,32 @@ template <class T>
       sinks[static_cast<std::size_t>(item) * 64] += host::sum_of(sums[0]);
     });
     benchmark::DoNotOptimize(sinks.data());
-    auto const operations = static_cast<double>(2 * chains * rounds * host::Pack<T>::size * threads);
-    best = std::max(best, operations / watch.seconds());
-  }
-  return best;
+  };
+  auto const operations = static_cast<double>(2 * chains * rounds * host::Pack<T>::size * threads);
+  return operations / median(time_calls(threads, 9, multiply_and_add));
 }
 
 /// A stream triad a = b + s c over arrays far larger than the caches, in bytes per second (three arrays counted).
-[[nodiscard]] inline double measure_bandwidth(int threads) {
-  Index const count = Index{16} << 20;
-  auto const size = static_cast<std::size_t>(count);
-  std::vector<float> a(size, 1.0F), b(size, 2.0F), c(size, 3.0F);
-  double best = 0.0;
-  for (int attempt = 0; attempt < 7; ++attempt) {
-    Stopwatch const watch(threads);
-    host::parallel_ranges(threads, count, 1 << 16, [&](Index begin, Index end) {
-      constexpr Index width = host::Pack<float>::size;
-      host::Pack<float> const scale(0.5F);
-      for (Index i = begin; i + width <= end; i += width) {
-        host::store(a.data() + i, host::multiply_add(scale, host::load<float>(c.data() + i), host::load<float>(b.data() + i)));
-      }
-    });
-    benchmark::DoNotOptimize(a.data());
-    best = std::max(best, 3.0 * static_cast<double>(count) * sizeof(float) / watch.seconds());
+class Bandwidth {
+ public:
+  [[nodiscard]] double measure(int threads) {
+    auto const triad = [&] {
+      host::parallel_ranges(threads, count, 1 << 16, [&](Index begin, Index end) {
+        constexpr Index width = host::Pack<float>::size;
+        host::Pack<float> const scale(0.5F);
+        for (Index i = begin; i + width <= end; i += width) {
+          host::store(a_.data() + i,
+                      host::multiply_add(scale, host::load<float>(c_.data() + i), host::load<float>(b_.data() + i)));
+        }
+      });
+      benchmark::DoNotOptimize(a_.data());
+    };
+    return 3.0 * static_cast<double>(count) * sizeof(float) / median(time_calls(threads, 5, triad));
   }
-  return best;
-}
 
-/// The peaks for a number of threads, measured once a run.
-struct MachinePeak {
-  double flops = 0.0;  ///< single precision, operations per second
-  double bytes = 0.0;  ///< bytes per second
-
-  [[nodiscard]] static MachinePeak const& of(int threads) {
-    static MachinePeak const one{measure_flops<float>(1), measure_bandwidth(1)};
-    static int const all_threads = host::resolve_threads(0);
-    static MachinePeak const all{measure_flops<float>(all_threads), measure_bandwidth(all_threads)};
-    return threads == 1 ? one : all;
-  }
+ private:
+  static constexpr Index count = Index{16} << 20;
+  std::vector<float> a_ = std::vector<float>(count, 1.0F), b_ = a_, c_ = a_;
 };
 
 /// Work of one call, for the counters. Zero means "not counted".
@@ -101,11 +107,14 @@ struct Work {
   double bytes = 0.0;
 };
 
-/// Runs `call` and reports GFLOP/s and GB/s of the median call, and their shares of the machine's peaks. The median
-/// is what a shared machine does not disturb.
+/// Runs `call` and reports GFLOP/s and GB/s of the median call, and their shares of the machine's peaks, which are
+/// measured right before and right after.
 template <class F>
 void measure(benchmark::State& state, int threads, Work work, F const& call) {
-  MachinePeak const& peak = MachinePeak::of(threads);
+  static Bandwidth bandwidth;
+  auto const flops_now = [&] { return work.flops > 0.0 ? measure_flops<float>(threads) : 0.0; };
+  auto const bytes_now = [&] { return work.bytes > 0.0 ? bandwidth.measure(threads) : 0.0; };
+  double const flops_before = flops_now(), bytes_before = bytes_now();
   std::vector<double> times;
   times.reserve(1 << 16);
   call();
@@ -116,16 +125,16 @@ void measure(benchmark::State& state, int threads, Work work, F const& call) {
     state.SetIterationTime(time);
     times.push_back(time);
   }
-  auto const middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
-  std::nth_element(times.begin(), middle, times.end());
-  state.counters["median_us"] = *middle * 1e6;
+  double const peak_flops = 0.5 * (flops_before + flops_now()), peak_bytes = 0.5 * (bytes_before + bytes_now());
+  double const time = median(times);
+  state.counters["median_us"] = time * 1e6;
   if (work.flops > 0.0) {
-    state.counters["GFLOP/s"] = work.flops / *middle * 1e-9;
-    state.counters["peak_share"] = work.flops / *middle / peak.flops;
+    state.counters["GFLOP/s"] = work.flops / time * 1e-9;
+    state.counters["peak_share"] = work.flops / time / peak_flops;
   }
   if (work.bytes > 0.0) {
-    state.counters["GB/s"] = work.bytes / *middle * 1e-9;
-    state.counters["bandwidth_share"] = work.bytes / *middle / peak.bytes;
+    state.counters["GB/s"] = work.bytes / time * 1e-9;
+    state.counters["bandwidth_share"] = work.bytes / time / peak_bytes;
   }
 }
 

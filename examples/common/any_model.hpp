@@ -110,6 +110,7 @@ struct ForecastOptions {
   Index sequences = 1;
   Index context = 1;
   Index capacity_warmup_calls = 0;
+  int threads = 0;  ///< as the model will use; 0: all
 };
 
 /// Every token is assumed to go as deep as the router allows.

@@ -5,20 +5,22 @@
 
 #include "common/any_model.hpp"
 #include "common/named_schedule.hpp"
+#include "mor/backend/host/parallel.hpp"
+#include "mor/backend/host/scratch_size.hpp"
 #include "mor/backend/trace/backend.hpp"
-#include "mor/core/config_text.hpp"
 #include "mor/model/recursive_transformer.hpp"
 #include "mor/policy/cache.hpp"
 
 #include <algorithm>
-#include <string>
 
 namespace examples {
 
 template <class Router, class Cache>
 [[nodiscard]] Forecast forecast_of(mor::ModelConfig const& config, ForecastOptions const& options) {
   using B = mor::trace::Backend<float, float>;
-  B backend;
+  mor::trace::Options trace_options;
+  trace_options.scratch_bytes = mor::host::ScratchSize<float>(mor::host::resolve_threads(options.threads));
+  B backend(trace_options);
   mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), named_schedule(config));
   Forecast forecast;
   forecast.weight_bytes = backend.persistent_bytes();
@@ -55,8 +57,7 @@ template <class Router>
     case mor::CacheKind::Shared: return forecast_of<Router, mor::SharedCache>(config, options);
     case mor::CacheKind::Hybrid: return forecast_of<Router, mor::HybridCache>(config, options);
   }
-  mor::fail(mor::ErrorCode::InvalidConfig, "this router and cache do not go together", "cache", {},
-            std::string(mor::to_text(config.recursion.cache)));
+  mor::fail(mor::ErrorCode::InvalidConfig, "unknown cache", "cache");
 }
 
 }  // namespace examples

@@ -7,14 +7,12 @@
 #include "common/any_model.hpp"
 #include "common/named_schedule.hpp"
 #include "mor/backend/host/backend.hpp"
-#include "mor/core/config_text.hpp"
 #include "mor/model/recursive_transformer.hpp"
 #include "mor/policy/cache.hpp"
 
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 namespace examples {
@@ -87,8 +85,7 @@ template <class Router>
     case mor::CacheKind::Shared: return std::make_unique<ModelHolder<Router, mor::SharedCache>>(config, threads);
     case mor::CacheKind::Hybrid: return std::make_unique<ModelHolder<Router, mor::HybridCache>>(config, threads);
   }
-  mor::fail(mor::ErrorCode::InvalidConfig, "this router and cache do not go together", "cache", {},
-            std::string(mor::to_text(config.recursion.cache)));
+  mor::fail(mor::ErrorCode::InvalidConfig, "unknown cache", "cache");
 }
 
 }  // namespace examples

@@ -14,8 +14,6 @@ SHARINGS = ("none", "cycle", "middle_cycle", "sequence", "middle_sequence")
 def makes_sense(router, cache, sharing):
     if router != "all_tokens" and sharing not in ("cycle", "middle_cycle"):
         return False
-    if cache == "hybrid":
-        return router == "expert_choice"
     return sharing != "none" or cache == "recursion_wise"
 
 

@@ -110,7 +110,7 @@ class DurableFiles {
   template <class Take>
   void read_pieces(Path const& path, Take const& take) const {
     OpenFile file = open(path, O_RDONLY);
-    std::vector<std::byte> piece(std::size_t{1} << 18U);
+    std::array<std::byte, 16384> piece;
     for (;;) {
       ssize_t const count = retried([&] { return operations_->read(file.get(), piece.data(), piece.size()); });
       if (count < 0 && errno == EIO) {

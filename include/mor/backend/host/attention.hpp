@@ -14,12 +14,17 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <utility>
 
 namespace mor::host {
 
 namespace detail {
 
 /// One thread's work on forward attention, and its scratch memory.
+///
+/// A panel of rows meets a tile of keys in three steps. Scores are computed row by row and turned to key-major order,
+/// one lane a row; the softmax then works on all rows of the panel at once; and what it leaves is already the left
+/// operand of the product with the values.
 template <class T>
 class AttentionForward {
  public:
@@ -29,66 +34,76 @@ class AttentionForward {
     packed_queries_ = take(sizes.block_rows * sizes.head_dim);
     packed_keys_ = take(sizes.head_dim * kKeyTile);
     packed_values_ = take(kKeyTile * sizes.padded_dim);
-    scores_ = take(TileShape<T>::rows * kKeyTile);
-    packed_scores_ = take(TileShape<T>::rows * kKeyTile);
+    scores_ = take(kLanes * kKeyTile);
     sums_ = take(sizes.block_rows * sizes.padded_dim);
-    maxima_ = take(sizes.block_rows);
-    totals_ = take(sizes.block_rows);
+    maxima_ = take(sizes.block_rows / kPanel * kLanes);
+    totals_ = take(sizes.block_rows / kPanel * kLanes);
+    limits_ = reinterpret_cast<Index*>(take(sizes.block_rows * kIndexElements));
   }
   [[nodiscard]] static Index scratch_elements(AttentionSizes<T> const& sizes) {
     return 2 * round_up(sizes.block_rows * sizes.head_dim, 64) + round_up(sizes.head_dim * kKeyTile, 64) +
-           round_up(kKeyTile * sizes.padded_dim, 64) + 2 * round_up(TileShape<T>::rows * kKeyTile, 64) +
-           round_up(sizes.block_rows * sizes.padded_dim, 64) + 2 * round_up(sizes.block_rows, 64);
+           round_up(kKeyTile * sizes.padded_dim, 64) + round_up(kLanes * kKeyTile, 64) +
+           round_up(sizes.block_rows * sizes.padded_dim, 64) + 2 * round_up(sizes.block_rows / kPanel * kLanes, 64) +
+           round_up(sizes.block_rows * kIndexElements, 64);
   }
 
   void run(View<T const> q, View<T const> k, View<T const> v, KeyList const& keys, QueryBlock const& block, View<T> out,
            View<T> lse) {
-    gather_block(q, sizes_, block, rows_);
+    gather_block(q, sizes_, block, scale_, rows_);
+    gather_limits(keys, sizes_, block, limits_);
     pack_left(Operand<T>{rows_, sizes_.head_dim, 1}, block.rows, sizes_.head_dim, packed_queries_);
+    Index const lanes = divide_up(block.rows, kPanel) * kLanes;
     std::fill(sums_, sums_ + block.rows * sizes_.padded_dim, T(0));
-    std::fill(maxima_, maxima_ + block.rows, -std::numeric_limits<T>::infinity());
-    std::fill(totals_, totals_ + block.rows, T(0));
+    std::fill(maxima_, maxima_ + lanes, -std::numeric_limits<T>::infinity());
+    std::fill(totals_, totals_ + lanes, T(0));
     for (Index first = 0; first < block.keys; first += kKeyTile) {
       Index const count = std::min(kKeyTile, block.keys - first);
       pack_right(key_tile(k, keys, sizes_, block, first).transposed(), count, sizes_.head_dim, packed_keys_);
-      pack_right(key_tile(v, keys, sizes_, block, first), sizes_.head_dim, count, packed_values_);
-      for (Index row = 0; row < block.rows; row += TileShape<T>::rows) {
-        Index const height = std::min(TileShape<T>::rows, block.rows - row);
-        Index seen = 0;
-        for (Index i = 0; i < height; ++i) {
-          seen = std::max(seen, visible_keys(keys, sizes_, block, row + i, first, count));
-        }
-        if (seen > 0) add_tile(keys, block, row, height, first, count, seen);
+      prepare_values(key_tile(v, keys, sizes_, block, first), count);
+      for (Index row = 0; row < block.rows; row += kPanel) {
+        Index const height = std::min(kPanel, block.rows - row);
+        Index const seen = visible_keys(limits_ + row, height, first, count);
+        if (seen > 0) add_tile(row, height, first, seen);
       }
     }
     write(block, out, lse);
   }
 
  private:
-  /// Adds the first `seen` keys of a tile to a panel of rows.
-  void add_tile(KeyList const& keys, QueryBlock const& block, Index row, Index height, Index first, Index count,
-                Index seen) {
+  static constexpr Index kPanel = TileShape<T>::rows;
+  static constexpr Index kLanes = Tile<T>::padded_rows;  ///< a panel's rows in whole packs
+  static constexpr Index kIndexElements = static_cast<Index>(sizeof(Index) / sizeof(T));
+
+  /// Values are read where they are if their columns fill register tiles, else from a packed copy.
+  void prepare_values(Operand<T> values, Index count) {
+    if (sizes_.head_dim == sizes_.padded_dim) {
+      values_ = values.data;
+      values_stride_ = values.row_stride;
+      values_step_ = 1;
+      return;
+    }
+    pack_right(values, sizes_.head_dim, count, packed_values_);
+    values_ = packed_values_;
+    values_stride_ = TileShape<T>::cols;
+    values_step_ = count;
+  }
+
+  /// Adds the first `seen` keys of the tile at `first` to a panel of rows.
+  void add_tile(Index row, Index height, Index first, Index seen) {
     constexpr Index cols = TileShape<T>::cols;
-    T const* const queries = packed_queries_ + row * sizes_.head_dim;
-    T corrections[TileShape<T>::rows];
-    Tile<T> tile;
+    Tile<T> tile{};  // rows that no product fills are transposed with the others
     for (Index j = 0; j < seen; j += cols) {
-      multiply_panels(height, sizes_.head_dim, queries, packed_keys_ + j * sizes_.head_dim, cols, tile);
-      Pack<T> const scale(scale_);
-      for (Index i = 0; i < height; ++i) {
-        T* const to = scores_ + i * kKeyTile + j;
-        store(to, scale * load(static_cast<T const*>(tile.values[i])));
-        store(to + Pack<T>::size, scale * load(static_cast<T const*>(tile.values[i]) + Pack<T>::size));
-      }
+      multiply_panels(height, sizes_.head_dim, packed_queries_ + row * sizes_.head_dim, packed_keys_ + j * sizes_.head_dim,
+                      cols, tile);
+      pack_rows<kLanes, true>(static_cast<T const*>(tile.values[0]), cols, kLanes, cols, scores_ + j * kLanes);
     }
-    for (Index i = 0; i < height; ++i) {
-      Index const visible = visible_keys(keys, sizes_, block, row + i, first, count);
-      corrections[i] = softmax_row(row + i, visible, scores_ + i * kKeyTile);
-      std::fill(scores_ + i * kKeyTile + visible, scores_ + i * kKeyTile + seen, T(0));
+    T corrections[kLanes];
+    for (Index lane = 0; lane < kLanes; lane += Pack<T>::size) {
+      softmax(row, std::min(height - lane, Pack<T>::size), lane, first, seen, corrections + lane);
     }
-    pack_left(Operand<T>{scores_, kKeyTile, 1}, height, seen, packed_scores_);
     for (Index e = 0; e < sizes_.padded_dim; e += cols) {
-      multiply_panels(height, seen, packed_scores_, packed_values_ + e * count, cols, tile);
+      multiply_panels_apart<kLanes>(height, seen, static_cast<T const*>(scores_), values_ + e * values_step_, values_stride_,
+                                    tile);
       for (Index i = 0; i < height; ++i) {
         T* const to = sums_ + (row + i) * sizes_.padded_dim + e;
         Pack<T> const correction(corrections[i]);
@@ -100,33 +115,63 @@ class AttentionForward {
     }
   }
 
-  /// Turns a row's visible scores into exp(score - maximum), updates its maximum and total, and returns the factor for
-  /// what was summed before.
-  T softmax_row(Index row, Index visible, T* scores) {
-    if (visible == 0) return T(1);
-    T const highest = std::max(maxima_[row], maximum(visible, static_cast<T const*>(scores)));
-    // Scores that are all -infinity would give NaN; with any finite offset they give zeros.
-    T const offset = highest == -std::numeric_limits<T>::infinity() ? T(0) : highest;
-    T const correction = math::softmax_rescale(maxima_[row], offset);
-    totals_[row] = totals_[row] * correction + exp_and_sum(visible, offset, scores);
-    maxima_[row] = highest;
-    return correction;
+  /// Turns the scores of one pack of rows into exp(score - maximum), updates the rows' maxima and totals, and stores the
+  /// factors for what was summed before. Keys that a row does not see become zeros.
+  void softmax(Index row, Index rows, Index lane, Index first, Index seen, T* corrections) {
+    T const lowest = -std::numeric_limits<T>::infinity();
+    T* const maxima = maxima_ + row / kPanel * kLanes + lane;
+    T* const totals = totals_ + row / kPanel * kLanes + lane;
+    T visible[Pack<T>::size] = {};
+    Index all = rows > 0 ? seen : 0;  // every row sees the keys before this one
+    for (Index i = 0; i < rows; ++i) {
+      Index const limit = std::clamp<Index>(limits_[row + lane + i] - first, 0, seen);
+      visible[i] = static_cast<T>(limit);
+      all = std::min(all, limit);
+    }
+    Pack<T> const limit = load(static_cast<T const*>(visible));
+    Pack<T> const before = load(static_cast<T const*>(maxima));
+    Pack<T> highest = before;
+    for (Index key = 0; key < all; ++key) highest = larger(highest, load(static_cast<T const*>(scores_) + key * kLanes + lane));
+    for (Index key = all; key < seen; ++key) {
+      T* const at = scores_ + key * kLanes + lane;
+      Pack<T> const score = select(limit.v > Pack<T>(key).v, load(static_cast<T const*>(at)), Pack<T>(lowest));
+      store(at, score);
+      highest = larger(highest, score);
+    }
+    // A row that has seen nothing has maximum -infinity, which no score can be compared with; 0 serves.
+    Pack<T> const offset = select(highest.v == Pack<T>(lowest).v, Pack<T>(T(0)), highest);
+    Pack<T> sum(T(0));
+    for (Index key = 0; key < seen; ++key) {
+      T* const at = scores_ + key * kLanes + lane;
+      Pack<T> const weight = exp(load(static_cast<T const*>(at)) - offset);
+      store(at, weight);
+      sum += weight;
+    }
+    Pack<T> const correction = exp(before - offset);
+    store(totals, multiply_add(load(static_cast<T const*>(totals)), correction, sum));
+    store(maxima, highest);
+    store(corrections, correction);
   }
 
   void write(QueryBlock const& block, View<T> out, View<T> lse) {
     for (Index row = 0; row < block.rows; ++row) {
       Index const query = block.first_query + row / sizes_.group;
       Index const head = block.kv_head * sizes_.group + row % sizes_.group;
-      Pack<T> const factor(totals_[row] == T(0) ? T(0) : T(1) / totals_[row]);
+      Index const lane = row / kPanel * kLanes + row % kPanel;
+      Pack<T> const factor(totals_[lane] == T(0) ? T(0) : T(1) / totals_[lane]);
       map(sizes_.head_dim, [&](Pack<T> sum) { return sum * factor; }, out.row(query) + head * sizes_.head_dim,
           static_cast<T const*>(sums_ + row * sizes_.padded_dim));
-      lse(query, head) = math::log_sum_exp(math::SoftmaxState<T>{maxima_[row], totals_[row]});
+      lse(query, head) = math::log_sum_exp(math::SoftmaxState<T>{maxima_[lane], totals_[lane]});
     }
   }
 
   AttentionSizes<T> sizes_;
   T scale_;
-  T *rows_, *packed_queries_, *packed_keys_, *packed_values_, *scores_, *packed_scores_, *sums_, *maxima_, *totals_;
+  T *rows_, *packed_queries_, *packed_keys_, *packed_values_, *scores_, *sums_, *maxima_, *totals_;
+  Index* limits_;
+  T const* values_ = nullptr;
+  Index values_stride_ = 0;  ///< from one key to the next
+  Index values_step_ = 0;    ///< from one column to the next, in whole register tiles
 };
 
 }  // namespace detail

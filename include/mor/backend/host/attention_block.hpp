@@ -11,6 +11,7 @@
 #include "mor/backend/host/context.hpp"
 #include "mor/backend/host/micro_kernel.hpp"
 #include "mor/backend/host/packing.hpp"
+#include "mor/backend/host/vector_math.hpp"
 #include "mor/core/active_set.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/types.hpp"
@@ -27,11 +28,11 @@ inline constexpr Index kBlockRows = 96;
 /// Sizes that an attention's parts agree on.
 template <class T>
 struct AttentionSizes {
-  Index group;        ///< query heads per key/value head
+  Index group;          ///< query heads per key/value head
   Index head_dim;
-  Index padded_dim;   ///< head_dim in whole register tiles
+  Index padded_dim;     ///< head_dim in whole register tiles
   Index block_queries;
-  Index block_rows;   ///< block_queries * group in whole panels
+  Index block_rows;     ///< block_queries * group in whole panels
 
   explicit AttentionSizes(AttentionShape const& shape)
       : group(shape.num_kv_heads > 0 ? shape.num_heads / shape.num_kv_heads : 0),
@@ -78,13 +79,22 @@ template <class T>
   return divide_up(Index{keys.host_query_offsets[s + 1]} - keys.host_query_offsets[s], sizes.block_queries);
 }
 
-/// Copies a block's rows out of x [N, heads * head_dim], one after another.
+/// Copies a block's rows out of x [N, heads * head_dim], one after another, times `scale`.
 template <class T>
-inline void gather_block(View<T const> x, AttentionSizes<T> const& sizes, QueryBlock const& block, T* rows) {
+inline void gather_block(View<T const> x, AttentionSizes<T> const& sizes, QueryBlock const& block, T scale, T* rows) {
   Index const width = sizes.group * sizes.head_dim;
+  Pack<T> const factor(scale);
   for (Index i = 0; i < block.queries; ++i) {
-    T const* const from = x.row(block.first_query + i) + block.kv_head * width;
-    std::copy(from, from + width, rows + i * width);
+    map(width, [&](Pack<T> value) { return value * factor; }, rows + i * width,
+        x.row(block.first_query + i) + block.kv_head * width);
+  }
+}
+
+/// The limit of each of a block's rows.
+template <class T>
+inline void gather_limits(KeyList const& keys, AttentionSizes<T> const& sizes, QueryBlock const& block, Index* limits) {
+  for (Index i = 0; i < block.queries; ++i) {
+    std::fill_n(limits + i * sizes.group, sizes.group, keys.limits[static_cast<std::size_t>(block.first_query + i)]);
   }
 }
 
@@ -96,12 +106,9 @@ template <class T>
   return operand(storage).at(begin + first, block.kv_head * sizes.head_dim);
 }
 
-/// How many keys of the tile at `first` the row sees, at most `count`.
-template <class T>
-[[nodiscard]] inline Index visible_keys(KeyList const& keys, AttentionSizes<T> const& sizes, QueryBlock const& block,
-                                        Index row, Index first, Index count) {
-  Index const limit = keys.limits[static_cast<std::size_t>(block.first_query + row / sizes.group)];
-  return std::clamp<Index>(limit - first, 0, count);
+/// How many keys of the tile at `first` any of some rows sees, at most `count`.
+[[nodiscard]] inline Index visible_keys(Index const* limits, Index rows, Index first, Index count) {
+  return std::clamp<Index>(*std::max_element(limits, limits + rows) - first, 0, count);
 }
 
 }  // namespace mor::host::detail

@@ -20,16 +20,17 @@ struct TileShape {
   static constexpr Index depth = 256;  ///< depth summed before a tile is added to the result: panels stay in cache
 };
 
-/// A tile of the result in memory, row-major.
+/// A tile of the result in memory, row-major. Its rows are whole packs, so that it can be transposed.
 template <class T>
 struct alignas(64) Tile {
-  T values[TileShape<T>::rows][TileShape<T>::cols];
+  static constexpr Index padded_rows = (TileShape<T>::rows + Pack<T>::size - 1) / Pack<T>::size * Pack<T>::size;
+  T values[padded_rows][TileShape<T>::cols];
 };
 
 namespace detail {
-/// tile = a b for the first `Rows` rows of panel `a` (depth major, TileShape::rows apart) and panel `b` (depth major,
-/// `b_stride` apart).
-template <Index Rows, class T>
+/// tile = a b for the first `Rows` rows of panel `a` (depth major, `Stride` apart) and panel `b` (depth major, `b_stride`
+/// apart).
+template <Index Rows, Index Stride, class T>
 inline void multiply_panels(Index depth, T const* a, T const* b, Index b_stride, Tile<T>& tile) {
   Pack<T> sums[Rows][2];
 #pragma GCC unroll 16
@@ -44,7 +45,7 @@ inline void multiply_panels(Index depth, T const* a, T const* b, Index b_stride,
       sums[i][0] = multiply_add(factor, left, sums[i][0]);
       sums[i][1] = multiply_add(factor, right, sums[i][1]);
     }
-    a += TileShape<T>::rows;
+    a += Stride;
     b += b_stride;
   }
 #pragma GCC unroll 16
@@ -55,13 +56,20 @@ inline void multiply_panels(Index depth, T const* a, T const* b, Index b_stride,
 }
 }  // namespace detail
 
-/// tile = a b over `depth`; the first `rows` rows of the tile are wanted, the others may stay undefined.
+/// tile = a b over `depth`, where the rows of panel `a` are `Stride` apart. The first `rows` rows of the tile are wanted,
+/// the others may stay undefined.
+template <Index Stride, class T>
+inline void multiply_panels_apart(Index rows, Index depth, T const* a, T const* b, Index b_stride, Tile<T>& tile) {
+  if (rows == 1) return detail::multiply_panels<1, Stride>(depth, a, b, b_stride, tile);
+  if (rows == 2) return detail::multiply_panels<2, Stride>(depth, a, b, b_stride, tile);
+  if (rows <= 4) return detail::multiply_panels<4, Stride>(depth, a, b, b_stride, tile);
+  detail::multiply_panels<TileShape<T>::rows, Stride>(depth, a, b, b_stride, tile);
+}
+
+/// The same for a packed panel.
 template <class T>
 inline void multiply_panels(Index rows, Index depth, T const* a, T const* b, Index b_stride, Tile<T>& tile) {
-  if (rows == 1) return detail::multiply_panels<1>(depth, a, b, b_stride, tile);
-  if (rows == 2) return detail::multiply_panels<2>(depth, a, b, b_stride, tile);
-  if (rows <= 4) return detail::multiply_panels<4>(depth, a, b, b_stride, tile);
-  detail::multiply_panels<TileShape<T>::rows>(depth, a, b, b_stride, tile);
+  multiply_panels_apart<TileShape<T>::rows>(rows, depth, a, b, b_stride, tile);
 }
 
 }  // namespace mor::host

@@ -9,13 +9,15 @@
 
 #include "mor/core/types.hpp"
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
-#if defined(__AVX512F__) || defined(__FMA__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -73,35 +75,52 @@ struct Pack {
 };
 
 namespace detail {
-// a * b + c in one rounding where the processor has such an instruction, else in two.
+using Floats = Lanes<float>::Vector;
+using Doubles = Lanes<double>::Vector;
+
+// fuse: a * b + c in one rounding where the processor has such an instruction, else in two. larger, smaller: one
+// instruction where compilers do not find it by themselves.
 #if defined(__AVX512F__)
-inline Lanes<float>::Vector fuse(Lanes<float>::Vector a, Lanes<float>::Vector b, Lanes<float>::Vector c) {
-  return _mm512_fmadd_ps(a, b, c);
-}
-inline Lanes<double>::Vector fuse(Lanes<double>::Vector a, Lanes<double>::Vector b, Lanes<double>::Vector c) {
-  return _mm512_fmadd_pd(a, b, c);
-}
-#elif defined(__FMA__)
-inline Lanes<float>::Vector fuse(Lanes<float>::Vector a, Lanes<float>::Vector b, Lanes<float>::Vector c) {
-  return _mm256_fmadd_ps(a, b, c);
-}
-inline Lanes<double>::Vector fuse(Lanes<double>::Vector a, Lanes<double>::Vector b, Lanes<double>::Vector c) {
-  return _mm256_fmadd_pd(a, b, c);
-}
+inline Floats fuse(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+inline Doubles fuse(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
+inline Floats larger(Floats a, Floats b) { return _mm512_max_ps(b, a); }
+inline Doubles larger(Doubles a, Doubles b) { return _mm512_max_pd(b, a); }
+inline Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+inline Doubles smaller(Doubles a, Doubles b) { return _mm512_min_pd(a, b); }
+#else
+#if defined(__FMA__)
+inline Floats fuse(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+inline Doubles fuse(Doubles a, Doubles b, Doubles c) { return _mm256_fmadd_pd(a, b, c); }
 #elif defined(__aarch64__)
-inline Lanes<float>::Vector fuse(Lanes<float>::Vector a, Lanes<float>::Vector b, Lanes<float>::Vector c) {
-  return reinterpret_cast<Lanes<float>::Vector>(vfmaq_f32(
-      reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
+inline Floats fuse(Floats a, Floats b, Floats c) {
+  return reinterpret_cast<Floats>(
+      vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), reinterpret_cast<float32x4_t>(b)));
 }
-inline Lanes<double>::Vector fuse(Lanes<double>::Vector a, Lanes<double>::Vector b, Lanes<double>::Vector c) {
-  return reinterpret_cast<Lanes<double>::Vector>(vfmaq_f64(
-      reinterpret_cast<float64x2_t>(c), reinterpret_cast<float64x2_t>(a), reinterpret_cast<float64x2_t>(b)));
+inline Doubles fuse(Doubles a, Doubles b, Doubles c) {
+  return reinterpret_cast<Doubles>(
+      vfmaq_f64(reinterpret_cast<float64x2_t>(c), reinterpret_cast<float64x2_t>(a), reinterpret_cast<float64x2_t>(b)));
 }
 #else
 template <class Vector>
 inline Vector fuse(Vector a, Vector b, Vector c) {
   return a * b + c;
 }
+#endif
+#if defined(__AVX__)
+inline Floats larger(Floats a, Floats b) { return _mm256_max_ps(b, a); }
+inline Doubles larger(Doubles a, Doubles b) { return _mm256_max_pd(b, a); }
+inline Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+inline Doubles smaller(Doubles a, Doubles b) { return _mm256_min_pd(a, b); }
+#else
+template <class Vector>
+inline Vector larger(Vector a, Vector b) {
+  return a < b ? b : a;
+}
+template <class Vector>
+inline Vector smaller(Vector a, Vector b) {
+  return a < b ? a : b;
+}
+#endif
 #endif
 }  // namespace detail
 
@@ -137,10 +156,16 @@ inline void store_partial(T* target, Index count, Pack<T> pack) {
   std::memcpy(target, &pack.v, static_cast<std::size_t>(count) * sizeof(T));
 }
 
-/// The larger of each pair; NaN in `b` is lost, NaN in `a` is kept.
+/// The larger of each pair: a < b ? b : a, so NaN in `b` is lost and NaN in `a` is kept.
 template <class T>
 [[nodiscard]] inline Pack<T> larger(Pack<T> a, Pack<T> b) {
-  return Pack<T>(a.v < b.v ? b.v : a.v);
+  return Pack<T>(detail::larger(a.v, b.v));
+}
+
+/// The smaller of each pair: a < b ? a : b, so NaN in `a` is lost and NaN in `b` is kept.
+template <class T>
+[[nodiscard]] inline Pack<T> smaller(Pack<T> a, Pack<T> b) {
+  return Pack<T>(detail::smaller(a.v, b.v));
 }
 
 /// Sum of the lanes: halves are folded onto each other, always in this order.
@@ -163,15 +188,20 @@ template <class T>
   return result;
 }
 
-/// e^x for floats, relative error below 2 units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial
-/// for e^r. Infinity above 88.73, gradual underflow to 0 below -87.3, NaN for NaN.
+/// a where the mask is set, else b.
+template <class T>
+[[nodiscard]] inline Pack<T> select(typename Pack<T>::Mask mask, Pack<T> a, Pack<T> b) {
+  return Pack<T>(mask ? a.v : b.v);
+}
+
+/// e^x for floats, relative error below 2 units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial for
+/// e^r, and n - 1 added to its exponent before a doubling, which overflows as it should. Infinity above 88.72, 0 where the
+/// result is below the smallest normal number, NaN for NaN.
 [[nodiscard]] inline Pack<float> exp(Pack<float> x) {
   using P = Pack<float>;
-  using Integers = P::Mask;
-  P const low(-104.0F), high(89.0F);
-  x = P(x.v < low.v ? low.v : x.v);
-  x = P(x.v > high.v ? high.v : x.v);
-  P const shift(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer and leaves that integer in the low bits
+  using Bits = P::Mask;
+  x = smaller(P(89.0F), x);
+  P const shift(12582911.0F);  // 1.5 * 2^23 - 1: adding it rounds to an integer n and leaves n - 1 in the low bits
   P const shifted = multiply_add(x, P(1.44269504088896341F), shift);
   P const n = shifted - shift;
   P r = multiply_add(n, P(-0.693145751953125F), x);
@@ -183,17 +213,10 @@ template <class T>
   p = multiply_add(p, r, P(1.6666665459e-1F));
   p = multiply_add(p, r, P(5.0000001201e-1F));
   p = multiply_add(p * r, r, r) + P(1.0F);
-  // 2^n in two factors, because n may lie outside the range of a normal exponent.
-  Integers bits;
-  std::memcpy(&bits, &shifted.v, sizeof(bits));
-  Integers const power = bits - 0x4B400000;
-  Integers const half = power >> 1;
-  Integers const first = (half + 127) << 23;
-  Integers const second = (power - half + 127) << 23;
-  P scale_first, scale_second;
-  std::memcpy(&scale_first.v, &first, sizeof(first));
-  std::memcpy(&scale_second.v, &second, sizeof(second));
-  return p * scale_first * scale_second;
+  P const half(std::bit_cast<P::Vector>(std::bit_cast<Bits>(p.v) + (std::bit_cast<Bits>(shifted.v) << 23)));
+  Bits const result = std::bit_cast<Bits>((half + half).v);
+  Bits const too_small = x.v < P(-87.33654F).v, not_a_number = x.v != x.v;
+  return P(std::bit_cast<P::Vector>((result & ~too_small) | not_a_number));  // all bits set are a NaN
 }
 
 /// Applies a function of one number to each lane.
