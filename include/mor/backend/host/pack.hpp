@@ -83,12 +83,7 @@ using Doubles = Lanes<double>::Vector;
 #if defined(__AVX512F__)
 inline Floats fuse(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 inline Doubles fuse(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
-inline Floats larger(Floats a, Floats b) { return _mm512_max_ps(b, a); }
-inline Doubles larger(Doubles a, Doubles b) { return _mm512_max_pd(b, a); }
-inline Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
-inline Doubles smaller(Doubles a, Doubles b) { return _mm512_min_pd(a, b); }
-#else
-#if defined(__FMA__)
+#elif defined(__FMA__)
 inline Floats fuse(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 inline Doubles fuse(Doubles a, Doubles b, Doubles c) { return _mm256_fmadd_pd(a, b, c); }
 #elif defined(__aarch64__)
@@ -106,7 +101,7 @@ inline Vector fuse(Vector a, Vector b, Vector c) {
   return a * b + c;
 }
 #endif
-#if defined(__AVX__)
+#if defined(__AVX__) && !defined(__AVX512F__)  // with AVX-512 compilers do find it, and GCC 12 warns of its intrinsics
 inline Floats larger(Floats a, Floats b) { return _mm256_max_ps(b, a); }
 inline Doubles larger(Doubles a, Doubles b) { return _mm256_max_pd(b, a); }
 inline Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
@@ -120,7 +115,6 @@ template <class Vector>
 inline Vector smaller(Vector a, Vector b) {
   return a < b ? a : b;
 }
-#endif
 #endif
 }  // namespace detail
 
@@ -196,7 +190,7 @@ template <class T>
 
 /// e^x for floats, relative error below 2 units in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial for
 /// e^r, and n - 1 added to its exponent before a doubling, which overflows as it should. Infinity above 88.72, 0 where the
-/// result is below the smallest normal number, NaN for NaN.
+/// result is below 2^-124, NaN for NaN.
 [[nodiscard]] inline Pack<float> exp(Pack<float> x) {
   using P = Pack<float>;
   using Bits = P::Mask;
@@ -215,7 +209,7 @@ template <class T>
   p = multiply_add(p * r, r, r) + P(1.0F);
   P const half(std::bit_cast<P::Vector>(std::bit_cast<Bits>(p.v) + (std::bit_cast<Bits>(shifted.v) << 23)));
   Bits const result = std::bit_cast<Bits>((half + half).v);
-  Bits const too_small = x.v < P(-87.33654F).v, not_a_number = x.v != x.v;
+  Bits const too_small = x.v < P(-86.29F).v, not_a_number = x.v != x.v;
   return P(std::bit_cast<P::Vector>((result & ~too_small) | not_a_number));  // all bits set are a NaN
 }
 
