@@ -58,8 +58,8 @@ class AttentionForward {
     std::fill(totals_, totals_ + lanes, T(0));
     for (Index first = 0; first < block.keys; first += kKeyTile) {
       Index const count = std::min(kKeyTile, block.keys - first);
-      pack_right(key_tile(k, keys, sizes_, block, first).transposed(), count, sizes_.head_dim, packed_keys_);
-      prepare_values(key_tile(v, keys, sizes_, block, first), count);
+      prepare_tile(key_tile(k, keys, sizes_, block, first), key_tile(v, keys, sizes_, block, first), count,
+                   block.rows <= kPanel ? block.keys - first - kKeyTile : 0);
       for (Index row = 0; row < block.rows; row += kPanel) {
         Index const height = std::min(kPanel, block.rows - row);
         Index const seen = visible_keys(limits_ + row, height, first, count);
@@ -74,18 +74,32 @@ class AttentionForward {
   static constexpr Index kLanes = Tile<T>::padded_rows;  ///< a panel's rows in whole packs
   static constexpr Index kIndexElements = static_cast<Index>(sizeof(Index) / sizeof(T));
 
-  /// Values are read where they are if their columns fill register tiles, else from a packed copy.
-  void prepare_values(Operand<T> values, Index count) {
-    if (sizes_.head_dim == sizes_.padded_dim) {
-      values_ = values.data;
-      values_stride_ = values.row_stride;
+  /// Packs the keys and values of a tile. With a single panel of rows, values are used once and are read where they are
+  /// if they fill register tiles; the time then goes into waiting for memory, and the next tile (`ahead` more keys) is
+  /// called for while this one is packed.
+  void prepare_tile(Operand<T> k, Operand<T> v, Index count, Index ahead) {
+    constexpr Index cols = TileShape<T>::cols;
+    for (Index j = 0; j < count; j += cols) {
+      for (Index i = j; i < std::min(j + cols, ahead); ++i) {
+        prefetch_row(k.at(kKeyTile + i, 0).data);
+        prefetch_row(v.at(kKeyTile + i, 0).data);
+      }
+      pack_right(k.at(j, 0).transposed(), std::min(cols, count - j), sizes_.head_dim, packed_keys_ + j * sizes_.head_dim);
+    }
+    if (ahead > 0 && sizes_.head_dim == sizes_.padded_dim) {
+      values_ = v.data;
+      values_stride_ = v.row_stride;
       values_step_ = 1;
       return;
     }
-    pack_right(values, sizes_.head_dim, count, packed_values_);
+    pack_right(v, sizes_.head_dim, count, packed_values_);
     values_ = packed_values_;
-    values_stride_ = TileShape<T>::cols;
+    values_stride_ = cols;
     values_step_ = count;
+  }
+
+  void prefetch_row(T const* row) const {
+    for (Index e = 0; e < sizes_.head_dim; e += 64 / static_cast<Index>(sizeof(T))) __builtin_prefetch(row + e);
   }
 
   /// Adds the first `seen` keys of the tile at `first` to a panel of rows.

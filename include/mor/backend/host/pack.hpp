@@ -200,13 +200,13 @@ template <class T>
   P const n = shifted - shift;
   P r = multiply_add(n, P(-0.693145751953125F), x);
   r = multiply_add(n, P(-1.428606765330187045e-06F), r);
-  P p(1.9875691500e-4F);
-  p = multiply_add(p, r, P(1.3981999507e-3F));
-  p = multiply_add(p, r, P(8.3334519073e-3F));
-  p = multiply_add(p, r, P(4.1665795894e-2F));
-  p = multiply_add(p, r, P(1.6666665459e-1F));
-  p = multiply_add(p, r, P(5.0000001201e-1F));
-  p = multiply_add(p * r, r, r) + P(1.0F);
+  // Powers in pairs (Estrin's scheme): the chain of operations that wait for each other is what costs time here.
+  P const square = r * r;
+  P const low = multiply_add(P(1.6666665459e-1F), r, P(5.0000001201e-1F));
+  P const middle = multiply_add(P(8.3334519073e-3F), r, P(4.1665795894e-2F));
+  P const high = multiply_add(P(1.9875691500e-4F), r, P(1.3981999507e-3F));
+  P const series = multiply_add(multiply_add(high, square, middle), square, low);
+  P const p = multiply_add(series, square, r) + P(1.0F);
   P const half(std::bit_cast<P::Vector>(std::bit_cast<Bits>(p.v) + (std::bit_cast<Bits>(shifted.v) << 23)));
   Bits const result = std::bit_cast<Bits>((half + half).v);
   Bits const too_small = x.v < P(-86.29F).v, not_a_number = x.v != x.v;
