@@ -18,7 +18,7 @@ struct View {
   Index cols = 0;
   Index stride = 0;  ///< elements from one row to the next; at least `cols`
 
-  MOR_HOST_DEVICE constexpr View() = default;
+  constexpr View() = default;
   MOR_HOST_DEVICE constexpr View(T* data_, Index rows_, Index cols_) : View(data_, rows_, cols_, cols_) {}
   MOR_HOST_DEVICE constexpr View(T* data_, Index rows_, Index cols_, Index stride_)
       : data(data_), rows(rows_), cols(cols_), stride(stride_) {}

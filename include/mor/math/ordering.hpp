@@ -6,7 +6,6 @@
 
 #include "mor/core/types.hpp"
 
-#include <bit>
 #include <cstdint>
 
 namespace mor::math {
@@ -14,14 +13,14 @@ namespace mor::math {
 /// An unsigned integer that grows with the score. Zeros of both signs are equal; NaN ranks below everything.
 [[nodiscard]] MOR_HOST_DEVICE inline std::uint32_t ordered_key(float score) {
   if (score != score) return 0;
-  auto const bits = std::bit_cast<std::uint32_t>(score == 0.0F ? 0.0F : score);
+  auto const bits = __builtin_bit_cast(std::uint32_t, score == 0.0F ? 0.0F : score);
   return (bits >> 31U) != 0 ? ~bits : bits | 0x80000000U;
 }
 
 /// The same for a double.
 [[nodiscard]] MOR_HOST_DEVICE inline std::uint64_t ordered_key(double score) {
   if (score != score) return 0;
-  auto const bits = std::bit_cast<std::uint64_t>(score == 0.0 ? 0.0 : score);
+  auto const bits = __builtin_bit_cast(std::uint64_t, score == 0.0 ? 0.0 : score);
   return (bits >> 63U) != 0 ? ~bits : bits | 0x8000000000000000ULL;
 }
 
