@@ -94,9 +94,7 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   model->enable_training(plan.optimizer);
   model->reserve_activations(prediction.activation_bytes);
 
-  std::vector<std::string> notes;
-  auto const checkpoint = going_on ? newest_checkpoint(folder, notes) : std::nullopt;
-  for (auto const& note : notes) std::cout << "passed over: " << note << '\n';
+  auto const checkpoint = going_on ? newest_checkpoint(folder) : std::nullopt;
   if (!checkpoint) {
     if (flags.resume) std::cout << "no checkpoint in " << folder.root().string() << ": starting from the beginning\n";
     if (flags.init) {
@@ -108,9 +106,10 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
     write_beginnings(folder, config, data, settings);
   } else {
     std::cout << "resuming after step " << checkpoint->step() << " from " << checkpoint->directory().string() << '\n';
-    mor::io::write_file(folder.file(settings_file), settings);
   }
   TrainingRun run(folder, flags, plan, *model, data, split, checkpoint);
+  // Only now: a resume that was refused must leave the run's settings as they were.
+  if (checkpoint) mor::io::write_file(folder.file(settings_file), settings);
   bool const finished = run.run();
   std::string const where = folder.root().string();
   if (finished) {

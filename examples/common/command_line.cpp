@@ -120,9 +120,17 @@ int report(CLI::App const& app, std::string const& message, int code) {
   return code;
 }
 
+/// An option given twice has its last value, so that a script can append to a list of defaults.
+void take_last(CLI::App& app) {
+  for (auto* const option : app.get_options()) {
+    if (option->get_items_expected_max() == 1) option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  }
+}
+
 template <class Parse>
 int guarded(CLI::App& app, Parse const& parse, std::function<void()> const& body) {
   try {
+    take_last(app);
     parse();
     body();
     std::cout.flush();

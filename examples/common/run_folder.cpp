@@ -84,12 +84,14 @@ mor::train::SaveReport save_checkpoint(mor::train::CheckpointStore& store, RunFo
   return store.save(state.train.step, files);
 }
 
-std::optional<mor::train::Checkpoint> newest_checkpoint(RunFolder const& folder, std::vector<std::string>& notes) {
+std::optional<mor::train::Checkpoint> newest_checkpoint(RunFolder const& folder) {
   std::vector<mor::error> rejected;
   auto checkpoint = mor::train::find_latest(folder.checkpoints(), &rejected);
-  if (!checkpoint && !rejected.empty()) throw rejected.front();
-  for (auto const& problem : rejected) notes.emplace_back(problem.what());
-  return checkpoint;
+  if (rejected.empty()) return checkpoint;
+  auto const& damage = rejected.front();
+  std::string const advice = checkpoint ? "; delete this checkpoint to go on from step " + mor::text_of(checkpoint->step())
+                                        : "; no other checkpoint is there, start anew with --overwrite";
+  mor::fail(damage.code(), damage.problem() + advice, damage.where(), damage.expected(), damage.got());
 }
 
 RunState load_checkpoint(mor::train::Checkpoint const& checkpoint, AnyModel& model) {

@@ -50,10 +50,9 @@ struct RunState {
 mor::train::SaveReport save_checkpoint(mor::train::CheckpointStore& store, RunFolder const& folder, AnyModel& model,
                                        RunState const& state);
 
-/// The newest whole checkpoint. Damaged newer ones are named in `notes`.
-/// @throws mor::error when there are checkpoints, but every one is damaged
-[[nodiscard]] std::optional<mor::train::Checkpoint> newest_checkpoint(RunFolder const& folder,
-                                                                      std::vector<std::string>& notes);
+/// The newest checkpoint, verified.
+/// @throws mor::error naming the file when the newest is damaged, and what to do to go on from an older one
+[[nodiscard]] std::optional<mor::train::Checkpoint> newest_checkpoint(RunFolder const& folder);
 
 /// Puts a checkpoint's weights and moments into the model.
 /// @throws mor::error when the checkpoint belongs to another model

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input ends with status 2 and one line that says what is wrong, where, and what was expected."""
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -29,8 +30,13 @@ class BadInput(ProgramTest):
     def test_help_and_usage(self):
         for program in ("train", "generate", "evaluate"):
             self.assertIn(b"--help", self.succeed(program, "--help"))
-            self.refuse("--nonsense", program, "--nonsense")
-            self.refuse("required", program)
+        self.refuse("--nonsense", "train", "--data", self.data, "--out", self.folder / "never", "--nonsense")
+        self.refuse("--nonsense", "generate", "--nonsense")
+        self.refuse("--nonsense", "evaluate", "--nonsense")
+        self.refuse("required", "train")
+        self.refuse("--prompt, --prompt-file: give one prompt", "generate")
+        self.refuse("--tokens, --text: give one thing to evaluate", "evaluate")
+        self.refuse("--model, --preset: give one model", "generate", "--prompt", "a")
 
     def test_data(self):
         empty, short, folder = self.folder / "empty", self.folder / "short", self.folder / "folder"
@@ -67,8 +73,8 @@ class BadInput(ProgramTest):
 
     def test_prompts(self):
         generate = ("generate", "--model", self.model)
-        self.refuse("--prompt: byte 3: .*|not valid UTF-8", *generate, "--prompt", b"abc\xff".decode("latin-1"),
-                    "--max-tokens", "-1")
+        self.refuse("--prompt: byte 3: the prompt is not valid UTF-8", *generate, "--prompt", os.fsdecode(b"abc\xff"))
+        self.refuse("--max-tokens: out of range", *generate, "--prompt", "a", "--max-tokens", "-1")
         bad = self.folder / "bad.txt"
         bad.write_bytes(b"abc\xffdef")
         self.refuse("bad.txt: byte 3: the prompt is not valid UTF-8", *generate, "--prompt-file", bad)
@@ -129,7 +135,7 @@ class BadInput(ProgramTest):
         refuse('no such tensor.*model.rorm.weight', "renamed", rename)
         refuse('no such tensor.*got surplus', "surplus", add("surplus", bytes(64)))
         alias = "model.layers.2.block.0.input_layernorm.weight"
-        refuse(f"copies of one shared tensor differ|some copies.*{alias}", "partial", add(alias, bytes(64)))
+        refuse("some copies of a shared tensor are there and some are not", "partial", add(alias, bytes(64)))
 
     def tensors(self):
         raw = (self.model / "model.safetensors").read_bytes()

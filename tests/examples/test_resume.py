@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that is killed and resumed gives the same bits as one that was not; an interrupted one saves first."""
 import random
+import re
 import signal
 import subprocess
 import time
@@ -21,7 +22,8 @@ class Resume(ProgramTest):
     @staticmethod
     def wait_for_step(process, step):
         for line in process.stdout:
-            if line.startswith("step") and int(line[4:].split("/")[0]) >= step:
+            found = re.match(r"step +(\d+)/", line)
+            if found and int(found.group(1)) >= step:
                 return True
         return False
 

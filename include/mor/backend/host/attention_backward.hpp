@@ -179,8 +179,8 @@ inline void attention_backward(Context context, detail::AttentionGradients<T> co
   Scratch scratch(context);
   Index const elements = detail::AttentionBackward<T>::scratch_elements(sizes);
   T* const memory = scratch.take<T>(elements * context.threads);
-  bool const small = keys.num_queries * keys.max_limit * shape.num_heads * shape.head_dim < 8192;
-  parallel_items(small ? 1 : context.threads, keys.num_sequences * shape.num_kv_heads, [&](Index item, int thread) {
+  bool const few_rows = keys.num_queries * keys.max_limit * shape.num_heads * shape.head_dim < 8192;
+  parallel_items(few_rows ? 1 : context.threads, keys.num_sequences * shape.num_kv_heads, [&](Index item, int thread) {
     Index const sequence = item / shape.num_kv_heads, kv_head = item % shape.num_kv_heads;
     detail::AttentionBackward<T> worker(sizes, static_cast<T>(shape.scale), memory + elements * thread);
     for (Index block = 0; block < detail::count_blocks(keys, sizes, sequence); ++block) {

@@ -22,8 +22,8 @@ template <class T>
 [[nodiscard]] inline T factor_at(std::span<T const> factors, Index i) {
   return factors.empty() ? T(1) : factors[static_cast<std::size_t>(i)];
 }
-template <class I>
-[[nodiscard]] inline Index index_at(std::span<I const> indices, Index i) {
+template <class Integer>
+[[nodiscard]] inline Index index_at(std::span<Integer const> indices, Index i) {
   return static_cast<Index>(indices[static_cast<std::size_t>(i)]);
 }
 }  // namespace detail
@@ -49,8 +49,8 @@ inline void add(Context context, View<T const> x, View<T> out) {
 }
 
 /// out[i] = x[indices[i]]; indices may repeat (embedding).
-template <class T, class I>
-inline void gather_rows(Context context, View<T const> x, std::span<I const> indices, View<T> out) {
+template <class T, class Integer>
+inline void gather_rows(Context context, View<T const> x, std::span<Integer const> indices, View<T> out) {
   parallel_rows(context.threads, detail::length(indices), x.cols, [&](Index i) {
     T const* const source = x.row(detail::index_at(indices, i));
     std::copy(source, source + x.cols, out.row(i));
