@@ -121,7 +121,7 @@ void train_step(benchmark::State& state) {
   state.counters["tokens/s"] = static_cast<double>(sequences * length) / time;
   state.counters["gemm_ratio"] = time / median(gemm_times);
   state.counters["GFLOP/s"] = flops / time * 1e-9;
-  state.counters["peak_share"] = flops / time / bench::MachinePeak::of(backend.threads()).flops;
+  state.counters["peak_share"] = flops / time / bench::measure_flops<float>(backend.threads());
   state.counters["depth"] = model.report().mean_depth();
 }
 
