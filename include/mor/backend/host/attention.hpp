@@ -207,8 +207,8 @@ inline void attention(Context context, View<T const> q, View<T const> k, View<T 
   Index const elements = detail::AttentionForward<T>::scratch_elements(sizes);
   T* const memory = scratch.take<T>(elements * context.threads);
   // A few thousand multiplications are done sooner than another thread starts.
-  bool const small = keys.num_queries * keys.max_limit * shape.num_heads * shape.head_dim < 16384;
-  parallel_items(small ? 1 : context.threads, items, [&](Index reversed, int thread) {
+  bool const few_rows = keys.num_queries * keys.max_limit * shape.num_heads * shape.head_dim < 16384;
+  parallel_items(few_rows ? 1 : context.threads, items, [&](Index reversed, int thread) {
     Index const item = items - 1 - reversed;  // late blocks see the most keys: they start first
     Index const s = std::upper_bound(first_item, first_item + keys.num_sequences + 1, item) - first_item - 1;
     Index const local = item - first_item[s];
