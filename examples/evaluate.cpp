@@ -127,7 +127,8 @@ nlohmann::ordered_json json_of(TextLoss const& loss, std::string const& mode, In
   row["routing"] = mode;
   row["nats_per_token"] = loss.nats_per_token();
   row["perplexity"] = std::exp(loss.nats_per_token());
-  row["bits_per_byte"] = loss.bytes > 0 ? nlohmann::ordered_json(loss.bits_per_byte()) : nlohmann::ordered_json(nullptr);
+  row["bits_per_byte"] =
+      loss.bytes > 0 ? nlohmann::ordered_json(loss.bits_per_byte()) : nlohmann::ordered_json(nullptr);
   row["mean_depth"] = loss.mean_depth();
   row["tokens"] = loss.targets;
   row["bytes"] = loss.bytes;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Continues a text: `generate --model DIR --prompt TEXT`. The continuation goes to standard output, figures about it to
-/// standard error.
+/// Continues a text: `generate --model DIR --prompt TEXT`. The continuation goes to standard output, figures about it
+/// to standard error.
 #include "common/command_line.hpp"
 #include "common/depth_views.hpp"
 #include "common/model_folder.hpp"
@@ -45,12 +45,14 @@ void add_options(CLI::App& app, GenerateFlags& flags) {
   app.add_option("--temperature", flags.sampling.temperature, "0: always the most likely token")->capture_default_str();
   app.add_option("--top-k", flags.sampling.top_k, "keep the k most likely tokens; 0: all")->capture_default_str();
   app.add_option("--top-p", flags.sampling.top_p, "keep the most likely tokens of this total")->capture_default_str();
-  app.add_option("--min-p", flags.sampling.min_p, "keep tokens this likely, relative to the best")->capture_default_str();
+  app.add_option("--min-p", flags.sampling.min_p, "keep tokens this likely, relative to the best")
+      ->capture_default_str();
   app.add_option("--repetition-penalty", flags.sampling.repetition_penalty, "above 1: fewer repetitions")
       ->capture_default_str();
   app.add_option("--seed", flags.sampling.seed, "of the sampling")->capture_default_str();
   app.add_option("--stop", flags.stop, "end before this text; may be repeated")->take_all();
-  app.add_option("--routing", flags.routing, "threshold | topk | aux_router | full_depth (default: the model's causal rule)");
+  app.add_option("--routing", flags.routing,
+                 "threshold | topk | aux_router | full_depth (default: the model's causal rule)");
   app.add_flag("--ignore-eos", flags.ignore_eos, "go on after the end-of-text token");
   app.add_flag("--echo", flags.echo, "print the prompt too");
   app.add_flag("--depths", flags.depths, "print prompt and text coloured by the recursions that each token took");
@@ -84,7 +86,8 @@ std::string read_prompt(GenerateFlags const& flags) {
     if (text.ends_with('\r')) text.pop_back();
   }
   if (auto const offset = mor::first_invalid_utf8(text)) {
-    mor::fail(mor::ErrorCode::InvalidArgument, "the prompt is not valid UTF-8", where + ": byte " + mor::text_of(*offset));
+    mor::fail(mor::ErrorCode::InvalidArgument, "the prompt is not valid UTF-8",
+              where + ": byte " + mor::text_of(*offset));
   }
   return text;
 }
@@ -187,8 +190,8 @@ void generate(GenerateFlags const& flags) {
   check_device(flags.device);
   flags.sampling.check();
   if (flags.max_tokens < 0 || flags.threads < 0) {
-    mor::fail(mor::ErrorCode::InvalidArgument, "out of range", flags.threads < 0 ? "--threads" : "--max-tokens", "0 or more",
-              mor::text_of(flags.threads < 0 ? flags.threads : flags.max_tokens));
+    mor::fail(mor::ErrorCode::InvalidArgument, "out of range", flags.threads < 0 ? "--threads" : "--max-tokens",
+              "0 or more", mor::text_of(flags.threads < 0 ? flags.threads : flags.max_tokens));
   }
   ColorChoice const color = parse_color(flags.color);
   std::string const prompt = read_prompt(flags);
@@ -197,15 +200,16 @@ void generate(GenerateFlags const& flags) {
   request.prompt = encode_prompt(prompt, tokenizer);
   request.max_new_tokens = flags.max_tokens;
   request.sampling = flags.sampling;
-  request.mode = flags.routing ? mor::parse_routing_mode(*flags.routing, "--routing")
-                               : generation_mode(model->config().recursion);
+  request.mode =
+      flags.routing ? mor::parse_routing_mode(*flags.routing, "--routing") : generation_mode(model->config().recursion);
   Token const end = model->config().transformer.eos_token_id;
   if (end >= 0 && !flags.ignore_eos) request.end_token = end;
   request.last_depth = flags.wants_depths();
   if (flags.echo && !flags.depths) std::cout << prompt << std::flush;
 
   auto const result = run(*model, tokenizer, flags, request);
-  DepthText const text(result.tokens, tokenizer, flags.stop, static_cast<int>(model->config().recursion.num_recursions));
+  DepthText const text(result.tokens, tokenizer, flags.stop,
+                       static_cast<int>(model->config().recursion.num_recursions));
   if (flags.depths) text.print(std::cout, color, !flags.no_prompt);
   if (flags.depths_html) text.write_html(*flags.depths_html);
   if (flags.depths_csv) text.write_csv(*flags.depths_csv);

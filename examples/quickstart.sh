@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # From nothing to a trained model: installs what is missing, builds, trains for three minutes, and shows where the model
-# thinks longest. Run it as often as you like: what is built or downloaded is used again, and every run trains into a new
-# folder.
+# thinks longest. Run it as often as you like: what is built is used again, and every run trains into a new folder.
 set -euo pipefail
 
 usage() {
@@ -91,10 +90,11 @@ build() {
   cmake -S "$ROOT" -B "$BUILD" -DCMAKE_BUILD_TYPE=Release -DMOR_NATIVE=ON -DMOR_ENABLE_CUDA=OFF \
     -DMOR_BUILD_TESTS=OFF -DMOR_BUILD_BENCH=OFF -DMOR_BUILD_EXAMPLES=ON >"$BUILD.log" 2>&1 ||
     { tail -n 20 "$BUILD.log" >&2; die "cmake failed; the whole log is $BUILD.log"; }
-  cmake --build "$BUILD" --parallel "$(nproc)" --target mor_example_train mor_example_generate mor_example_evaluate
+  cmake --build "$BUILD" --parallel "$(nproc)" \
+    --target mor_example_train mor_example_generate mor_example_evaluate
 }
 
-# The dictionary's entries as prose: without its header, pronunciations and cross-reference braces, one line a paragraph.
+# The dictionary's entries as prose: without header, pronunciations and cross-reference braces, one line a paragraph.
 jargon_text() {
   gzip -dc <"$DICTIONARY" | awk '
     /^\(TM\)$/ { begun = 1 }

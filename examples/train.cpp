@@ -8,6 +8,7 @@
 #include "mor/io/config_json.hpp"
 #include "mor/io/file.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -53,8 +54,8 @@ TrainingData load_data(TrainFlags const& flags, RunFolder const& folder, Preset 
     choice.existing = fs::path(*flags.init) / tokenizer_file;
   }
   if (choice.name == "byte" && flags.vocab_size && *flags.vocab_size != 257) {
-    mor::fail(mor::ErrorCode::InvalidConfig, "the byte tokenizer has its own size", "--vocab-size", "257, or --tokenizer bpe",
-              mor::text_of(*flags.vocab_size));
+    mor::fail(mor::ErrorCode::InvalidConfig, "the byte tokenizer has its own size", "--vocab-size",
+              "257, or --tokenizer bpe", mor::text_of(*flags.vocab_size));
   }
   return load_training_data(flags.data, choice);
 }
@@ -87,10 +88,11 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   auto const split = mor::train::split_tokens(data.tokens, flags.validation_fraction);
   mor::train::DataLoader const fits(split.training, {plan.context, plan.batch_size, plan.seed, true});
 
-  auto const model = make_model(config, flags.threads);
-  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup, flags.threads});
-  std::cout << model_table(*model) << run_table(*model, plan, prediction, data, split) << std::flush;
+  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup, plan.threads});
+  std::cout << model_table(config, prediction) << run_table(plan, prediction, data, split) << std::flush;
   if (split.validation.size() <= plan.context) std::cout << "no validation: the held-out part is shorter than a row\n";
+  if (flags.dry_run) return;
+  auto const model = make_model(config, plan.threads);
   model->enable_training(plan.optimizer);
   model->reserve_activations(prediction.activation_bytes);
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// `AnyModel`: a float model on the host whose router and cache are chosen at run time, so that one executable runs every
-/// combination that a `config.json` can name. Programs that know their policies use `mor::RecursiveTransformer` directly.
+/// `AnyModel`: a float model on the host whose router and cache are chosen at run time, so that one executable runs
+/// every combination that a `config.json` can name. Programs that know their policies use `mor::RecursiveTransformer`
+/// directly.
 #pragma once
 
 #include "mor/contract/router.hpp"
@@ -94,15 +95,14 @@ class AnyModel {
 /// What a training run of a model will take, found by running the model on `mor::trace::Backend`, which does no
 /// arithmetic and takes no memory.
 struct Forecast {
-  Index weight_bytes = 0;      ///< parameters and the router's statistics
+  Index parameters = 0;
+  Index weight_bytes = 0;  ///< parameters and the router's statistics
   Index gradient_bytes = 0;
-  Index optimizer_bytes = 0;   ///< both moments
-  Index activation_bytes = 0;  ///< arena of the larger of a training micro-batch and a validation batch
+  Index optimizer_bytes = 0;    ///< both moments
+  Index activation_bytes = 0;   ///< arena of the larger of a training micro-batch and a validation batch
   double training_flops = 0.0;  ///< matrix products a token, forward and backward
 
-  [[nodiscard]] Index total_bytes() const {
-    return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes;
-  }
+  [[nodiscard]] Index total_bytes() const { return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes; }
 };
 
 /// A micro-batch of `sequences` rows of `context` tokens.

@@ -140,7 +140,9 @@ int guarded(CLI::App& app, Parse const& parse, std::function<void()> const& body
   } catch (CLI::ParseError const& problem) {
     return report(app, std::string(problem.what()) + " (see " + app.get_name() + " --help)", 2);
   } catch (mor::error const& problem) {
-    return report(app, problem.what(), 2);
+    bool const of_the_machine =
+        problem.code() == mor::ErrorCode::OutOfMemory || problem.code() == mor::ErrorCode::NonFinite;
+    return report(app, problem.what(), of_the_machine ? 1 : 2);
   } catch (std::filesystem::filesystem_error const& problem) {
     return report(app, problem.what(), 2);
   } catch (std::bad_alloc const&) {
@@ -229,12 +231,14 @@ std::string config_difference(mor::ModelConfig const& saved, mor::ModelConfig co
 }
 
 int run_program(CLI::App& app, int argc, char const* const* argv, std::function<void()> const& body) {
-  return guarded(app, [&] { app.parse(argc, argv); }, body);
+  return guarded(
+      app, [&] { app.parse(argc, argv); }, body);
 }
 
 int run_program(CLI::App& app, std::vector<std::string> arguments, std::function<void()> const& body) {
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
-  return guarded(app, [&] { app.parse(arguments); }, body);
+  return guarded(
+      app, [&] { app.parse(arguments); }, body);
 }
 
 void check_device(std::string const& device) {

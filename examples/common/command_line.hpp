@@ -29,16 +29,17 @@ struct ModelFlags {
 /// Adds an option for each field of `flags`. `default_preset` is named in the help only.
 void add_model_options(CLI::App& app, ModelFlags& flags, std::string const& default_preset);
 
-/// `base` with the values given on the command line. What was not given follows: head_dim and ffn the hidden size, prelude
-/// and coda the sharing strategy, router, cache and recursions a strategy that allows one choice only.
-/// The result is not checked.
+/// `base` with the values given on the command line. What was not given follows: head_dim and ffn the hidden size,
+/// prelude and coda the sharing strategy, router, cache and recursions a strategy that allows one choice only. The
+/// result is not checked.
 [[nodiscard]] mor::ModelConfig apply_model_flags(mor::ModelConfig base, ModelFlags const& flags);
 
-/// The names of the fields in which two configurations differ: "hidden_size (64, now 32)"; empty when they are the same.
+/// The names of the fields in which two configurations differ: "hidden_size (64, now 32)"; empty when they are the
+/// same.
 [[nodiscard]] std::string config_difference(mor::ModelConfig const& saved, mor::ModelConfig const& wanted);
 
 /// Parses the command line and runs `body`. Errors are one line on standard error.
-/// @return 0 after success and --help, 2 after bad input (any mor::error), 1 after a failure of the machine
+/// @return 0 after success and --help, 2 after bad input, 1 where memory ran out or numbers ceased to be finite
 [[nodiscard]] int run_program(CLI::App& app, int argc, char const* const* argv, std::function<void()> const& body);
 
 /// As above with the arguments as a list; `app` has its name already.

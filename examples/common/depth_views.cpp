@@ -38,7 +38,8 @@ ColorChoice parse_color(std::string const& name) {
   if (name == "always") return ColorChoice::Always;
   if (name == "auto") return ColorChoice::Auto;
   if (name == "never") return ColorChoice::Never;
-  mor::fail(mor::ErrorCode::InvalidConfig, "unknown value", "--color", "one of always, auto, never", mor::printable(name));
+  mor::fail(mor::ErrorCode::InvalidConfig, "unknown value", "--color", "one of always, auto, never",
+            mor::printable(name));
 }
 
 DepthText::DepthText(std::vector<mor::infer::GeneratedToken> const& tokens, mor::io::Tokenizer const& tokenizer,

@@ -31,7 +31,8 @@ class InterruptGuard {
   [[nodiscard]] static bool requested() { return detail::interrupt_requested != 0; }
 
  private:
-  struct sigaction interrupt_ {}, terminate_ {};
+  struct sigaction interrupt_ {
+  }, terminate_{};
 };
 
 }  // namespace examples

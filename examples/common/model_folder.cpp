@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/model_folder.hpp"
 
+#include "mor/core/config_check.hpp"
 #include "mor/core/printable.hpp"
 #include "mor/core/utf8.hpp"
-#include "mor/core/config_check.hpp"
 #include "mor/io/config_json.hpp"
 #include "mor/io/safetensors.hpp"
 #include "mor/model/tensor_names.hpp"
@@ -47,7 +47,8 @@ void check_copies(mor::io::SafetensorsFile const& file, std::filesystem::path co
   auto const bytes = file.bytes(name);
   for (auto const& alias : there) {
     auto const other = file.bytes(alias);
-    bool const same = file.info(alias).dtype == file.info(name).dtype && file.info(alias).shape == file.info(name).shape &&
+    bool const same = file.info(alias).dtype == file.info(name).dtype &&
+                      file.info(alias).shape == file.info(name).shape &&
                       std::equal(bytes.begin(), bytes.end(), other.begin(), other.end());
     if (!same) {
       mor::fail(mor::ErrorCode::ShapeMismatch, "copies of one shared tensor differ", place(path, alias),
@@ -88,9 +89,10 @@ std::vector<std::vector<std::string>> official_aliases(AnyModel const& model) {
       auto const& name = layout[i].name;
       // Routers live beside the layers and are never shared: "model.layers.1.mor_router." is no prefix of a layer's
       // tensors, but an unrolled layer's prefix "model.layers.1." is one of theirs.
-      bool const layers_own = name.starts_with(own) && (name.starts_with(own + "self_attn.") || name.starts_with(own + "mlp.") ||
-                                                        name.starts_with(own + "input_layernorm.") ||
-                                                        name.starts_with(own + "post_attention_layernorm."));
+      bool const layers_own =
+          name.starts_with(own) &&
+          (name.starts_with(own + "self_attn.") || name.starts_with(own + "mlp.") ||
+           name.starts_with(own + "input_layernorm.") || name.starts_with(own + "post_attention_layernorm."));
       if (!layers_own) continue;
       for (std::size_t later = first + 1; later < sets.size(); ++later) {
         if (sets[later] == sets[first]) {
@@ -109,7 +111,8 @@ void save_weights(std::filesystem::path const& path, AnyModel& model, bool offic
   std::vector<mor::io::TensorToWrite> tensors;
   for (Index i = 0; i < layout.count(); ++i) {
     auto const& info = layout[i];
-    auto const values = model.weights().subspan(static_cast<std::size_t>(info.offset), static_cast<std::size_t>(info.size()));
+    auto const values =
+        model.weights().subspan(static_cast<std::size_t>(info.offset), static_cast<std::size_t>(info.size()));
     auto const bytes = std::as_bytes(std::span<float const>(values));
     tensors.push_back({info.name, mor::DType::F32, shape_of(info), bytes});
     if (!official_names) continue;
@@ -149,7 +152,8 @@ std::string token_text(mor::io::Tokenizer const& tokenizer, Token token) {
   return std::string(tokenizer.token_bytes(token));
 }
 
-OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags, int threads, bool with_tokenizer) {
+OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags, int threads,
+                     bool with_tokenizer) {
   if (folder.has_value() == flags.preset.has_value()) {
     mor::fail(mor::ErrorCode::InvalidArgument, "give one model", "--model, --preset", "one of them",
               folder ? "both" : "none");

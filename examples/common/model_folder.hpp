@@ -49,8 +49,8 @@ struct OpenModel {
 };
 
 /// With a folder: its model and, where `with_tokenizer`, its tokenizer; model options on the command line replace
-/// settings of its `config.json` (another cache, say), and weights that no longer fit are refused by name. Without a folder:
-/// the preset with random weights and the byte tokenizer, to try an architecture.
+/// settings of its `config.json` (another cache, say), and weights that no longer fit are refused by name. Without a
+/// folder: the preset with random weights and the byte tokenizer, to try an architecture.
 [[nodiscard]] OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags, int threads,
                                    bool with_tokenizer);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// The forecast of a training run for a router and a cache: one micro-batch and one validation batch on the trace backend.
+/// The forecast of a training run for a router and a cache: one micro-batch and one validation batch on the trace
+/// backend.
 #pragma once
 
 #include "common/any_model.hpp"
@@ -23,6 +24,7 @@ template <class Router, class Cache>
   B backend(trace_options);
   mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), named_schedule(config));
   Forecast forecast;
+  forecast.parameters = model.parameters().layout().total_size();
   forecast.weight_bytes = backend.persistent_bytes();
   model.parameters().enable_gradients();
   forecast.gradient_bytes = backend.persistent_bytes() - forecast.weight_bytes;

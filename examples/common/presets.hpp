@@ -15,15 +15,15 @@ namespace examples {
 
 /// Training settings that suit a preset's size.
 struct TrainingDefaults {
-  std::string tokenizer = "bpe";        ///< byte or bpe; the model's vocab_size says how large
-  mor::Index batch_size = 8;            ///< rows of a micro-batch
-  mor::Index total_batch = 8;           ///< rows of an optimizer step
+  std::string tokenizer = "bpe";  ///< byte or bpe; the model's vocab_size says how large
+  mor::Index batch_size = 8;      ///< rows of a micro-batch
+  mor::Index total_batch = 8;     ///< rows of an optimizer step
   double learning_rate = 3e-3;
   mor::train::LearningRateSchedule::Kind schedule = mor::train::LearningRateSchedule::Kind::WarmupStableDecay;
   double decay_fraction = 0.2;
   mor::Index warmup_steps = 50;
   double weight_decay = 0.1;
-  std::optional<mor::Index> steps;      ///< nothing: the command line must say how long
+  std::optional<mor::Index> steps;  ///< nothing: the command line must say how long
   std::optional<double> minutes;
 };
 

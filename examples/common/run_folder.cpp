@@ -32,8 +32,9 @@ void save_moments(fs::path const& path, AnyModel const& model) {
   auto const moment = [](char const* name, std::span<float const> values) {
     return mor::io::TensorToWrite{name, mor::DType::F32, {static_cast<Index>(values.size())}, std::as_bytes(values)};
   };
-  mor::io::write_safetensors(path, {moment("first_moment", model.first_moment()), moment("second_moment", model.second_moment())},
-                             {}, mor::io::WriteMode::InPlace);
+  mor::io::write_safetensors(
+      path, {moment("first_moment", model.first_moment()), moment("second_moment", model.second_moment())}, {},
+      mor::io::WriteMode::InPlace);
 }
 
 }  // namespace
@@ -71,8 +72,7 @@ void RunFolder::create(bool overwrite) const {
 mor::train::SaveReport save_checkpoint(mor::train::CheckpointStore& store, RunFolder const& folder, AnyModel& model,
                                        RunState const& state) {
   std::vector<mor::train::CheckpointFile> files{
-      {weights_file,
-       [&](fs::path const& path) { save_weights(path, model, false, mor::io::WriteMode::InPlace); }},
+      {weights_file, [&](fs::path const& path) { save_weights(path, model, false, mor::io::WriteMode::InPlace); }},
       {optimizer_file, [&](fs::path const& path) { save_moments(path, model); }},
       {state_file, [&](fs::path const& path) { write_in_place(path, to_json(state.train)); }},
       {clock_file,
@@ -89,8 +89,9 @@ std::optional<mor::train::Checkpoint> newest_checkpoint(RunFolder const& folder)
   auto checkpoint = mor::train::find_latest(folder.checkpoints(), &rejected);
   if (rejected.empty()) return checkpoint;
   auto const& damage = rejected.front();
-  std::string const advice = checkpoint ? "; delete this checkpoint to go on from step " + mor::text_of(checkpoint->step())
-                                        : "; no other checkpoint is there, start anew with --overwrite";
+  std::string const advice = checkpoint
+                                 ? "; delete this checkpoint to go on from step " + mor::text_of(checkpoint->step())
+                                 : "; no other checkpoint is there, start anew with --overwrite";
   mor::fail(damage.code(), damage.problem() + advice, damage.where(), damage.expected(), damage.got());
 }
 

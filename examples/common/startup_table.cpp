@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/startup_table.hpp"
 
+#include "common/named_schedule.hpp"
 #include "mor/core/capacity.hpp"
 #include "mor/core/config_text.hpp"
 #include "mor/train/number_text.hpp"
@@ -38,7 +39,8 @@ std::string name(Enum value) {
 std::string policies(mor::RecursionConfig const& r) {
   std::string text = "router " + name(r.router) + ", cache " + name(r.cache) + ", sharing " + name(r.sharing);
   if (r.router == mor::RouterKind::AllTokens) return text;
-  text += "; " + name(r.router_network) + " network, " + name(r.activation()) + ", alpha " + mor::text_of(r.gate_scale());
+  text +=
+      "; " + name(r.router_network) + " network, " + name(r.activation()) + ", alpha " + mor::text_of(r.gate_scale());
   if (r.random_router) text += ", random scores";
   return text;
 }
@@ -65,8 +67,8 @@ std::string widths(mor::TransformerConfig const& t) {
 
 std::string schedule_text(TrainPlan const& plan) {
   auto const& s = plan.schedule;
-  std::string text = std::string(mor::train::to_string(s.kind)) + ", peak " + mor::train::detail::scientific_text(s.peak, 1) +
-                     ", warm-up " + grouped(s.warmup_steps) + " steps";
+  std::string text = std::string(mor::train::to_string(s.kind)) + ", peak " +
+                     mor::train::detail::scientific_text(s.peak, 1) + ", warm-up " + grouped(s.warmup_steps) + " steps";
   if (s.kind == mor::train::LearningRateSchedule::Kind::WarmupStableDecay) {
     text += ", decay over the last " + fixed_text(100.0 * s.decay_fraction, 0) + " %";
   }
@@ -86,41 +88,38 @@ std::string data_text(TrainingData const& data, mor::train::TokenSplit const& sp
 
 }  // namespace
 
-ParameterCounts count_parameters(AnyModel const& model) {
+ParameterCounts count_parameters(mor::ModelConfig const& config, Index unique) {
+  auto const& t = config.transformer;
+  Index const a_layer = 2 * t.hidden_size * (t.query_size() + t.key_value_size()) +
+                        3 * t.hidden_size * t.intermediate_size + 2 * t.hidden_size;
   ParameterCounts counts;
-  auto const& layout = model.layout();
-  auto const sets = model.schedule().unrolled();
-  counts.unique = layout.total_size();
-  counts.unrolled = counts.unique;
-  Index a_layer = 0;  // every layer has the same shapes
-  auto const& t = model.config().transformer;
-  a_layer += 2 * t.hidden_size * (t.query_size() + t.key_value_size()) + 3 * t.hidden_size * t.intermediate_size +
-             2 * t.hidden_size;
-  counts.unrolled += (static_cast<Index>(sets.size()) - model.schedule().num_parameter_sets()) * a_layer;
+  counts.unique = unique;
+  counts.unrolled = unique + (config.num_hidden_layers - named_schedule(config).num_parameter_sets()) * a_layer;
   counts.embedding = t.vocab_size * t.hidden_size * (t.tie_word_embeddings ? 1 : 2);
   return counts;
 }
 
-std::string model_table(AnyModel const& model) {
-  auto const counts = count_parameters(model);
-  return line("model", policies(model.config().recursion)) +
-         line("layers", layers(model.config(), model.schedule().num_parameter_sets())) +
-         line("width", widths(model.config().transformer)) +
-         line("parameters", count_text(counts.unique) + " (" + count_text(counts.embedding) +
-                                " of them embedding), " + count_text(counts.unrolled) + " as unrolled");
+std::string model_table(mor::ModelConfig const& config, Forecast const& forecast) {
+  auto const counts = count_parameters(config, forecast.parameters);
+  return line("model", policies(config.recursion)) +
+         line("layers", layers(config, named_schedule(config).num_parameter_sets())) +
+         line("width", widths(config.transformer)) +
+         line("parameters", count_text(counts.unique) + " (" + count_text(counts.embedding) + " of them embedding), " +
+                                count_text(counts.unrolled) + " as unrolled");
 }
 
-std::string run_table(AnyModel const& model, TrainPlan const& plan, Forecast const& forecast, TrainingData const& data,
+std::string run_table(TrainPlan const& plan, Forecast const& forecast, TrainingData const& data,
                       mor::train::TokenSplit const& split) {
-  return line("memory", "weights " + byte_text(forecast.weight_bytes) + ", gradients " + byte_text(forecast.gradient_bytes) +
-                            ", optimizer " + byte_text(forecast.optimizer_bytes) + ", activations " +
-                            byte_text(forecast.activation_bytes) + ": " + byte_text(forecast.total_bytes()) + " in all") +
+  return line("memory", "weights " + byte_text(forecast.weight_bytes) + ", gradients " +
+                            byte_text(forecast.gradient_bytes) + ", optimizer " + byte_text(forecast.optimizer_bytes) +
+                            ", activations " + byte_text(forecast.activation_bytes) + ": " +
+                            byte_text(forecast.total_bytes()) + " in all") +
          line("data", data_text(data, split)) +
          line("step", mor::text_of(plan.batch_size) + " x " + mor::text_of(plan.context) + " tokens" +
-                          (plan.accumulation > 1 ? " x " + mor::text_of(plan.accumulation) + " micro-batches" : "") + " = " +
-                          grouped(plan.tokens_per_step()) + "; " +
+                          (plan.accumulation > 1 ? " x " + mor::text_of(plan.accumulation) + " micro-batches" : "") +
+                          " = " + grouped(plan.tokens_per_step()) + "; " +
                           scaled(forecast.training_flops, {" FLOP", " kFLOP", " MFLOP", " GFLOP", " TFLOP"}) +
-                          " a token; " + mor::text_of(model.threads()) + " threads") +
+                          " a token; " + mor::text_of(plan.threads) + (plan.threads == 1 ? " thread" : " threads")) +
          line("schedule", schedule_text(plan));
 }
 
@@ -132,8 +131,12 @@ std::string grouped(Index value) {
   return digits;
 }
 
-std::string byte_text(Index bytes) { return scaled(static_cast<double>(bytes), {" B", " kB", " MB", " GB", " TB"}); }
+std::string byte_text(Index bytes) {
+  return scaled(static_cast<double>(bytes), {" B", " kB", " MB", " GB", " TB"});
+}
 
-std::string count_text(Index count) { return scaled(static_cast<double>(count), {"", " k", " M", " G", " T"}); }
+std::string count_text(Index count) {
+  return scaled(static_cast<double>(count), {"", " k", " M", " G", " T"});
+}
 
 }  // namespace examples

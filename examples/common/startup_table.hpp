@@ -14,19 +14,20 @@ namespace examples {
 
 /// How many numbers a model has.
 struct ParameterCounts {
-  Index unique = 0;      ///< stored and trained
-  Index embedding = 0;   ///< of these, in the token embedding and an output matrix of its own
-  Index unrolled = 0;    ///< as if no two layers shared their weights
+  Index unique = 0;     ///< stored and trained
+  Index embedding = 0;  ///< of these, in the token embedding and an output matrix of its own
+  Index unrolled = 0;   ///< as if no two layers shared their weights
 };
 
-[[nodiscard]] ParameterCounts count_parameters(AnyModel const& model);
+/// @param unique  `Forecast::parameters`
+[[nodiscard]] ParameterCounts count_parameters(mor::ModelConfig const& config, Index unique);
 
 /// The model in lines of text: policies, layers, widths, parameters.
-[[nodiscard]] std::string model_table(AnyModel const& model);
+[[nodiscard]] std::string model_table(mor::ModelConfig const& config, Forecast const& forecast);
 
 /// The run: memory, data, batch, schedule.
-[[nodiscard]] std::string run_table(AnyModel const& model, TrainPlan const& plan, Forecast const& forecast,
-                                    TrainingData const& data, mor::train::TokenSplit const& split);
+[[nodiscard]] std::string run_table(TrainPlan const& plan, Forecast const& forecast, TrainingData const& data,
+                                    mor::train::TokenSplit const& split);
 
 /// "1,234,567"
 [[nodiscard]] std::string grouped(Index value);

@@ -14,9 +14,9 @@ namespace examples {
 
 /// A loss as sums, so that batches of different sizes add up.
 struct TextLoss {
-  double nats = 0.0;   ///< negative log-likelihood of all targets
+  double nats = 0.0;  ///< negative log-likelihood of all targets
   Index targets = 0;
-  Index bytes = 0;     ///< of the targets' text; 0 where no tokenizer says
+  Index bytes = 0;      ///< of the targets' text; 0 where no tokenizer says
   double depths = 0.0;  ///< recursions of all rows
   Index rows = 0;
 

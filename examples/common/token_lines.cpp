@@ -25,7 +25,8 @@ mor::Token parse_id(std::string_view word, std::string const& where, mor::Index 
     mor::fail(mor::ErrorCode::MalformedFile, "not a token id", where, expected, mor::printable(word));
   }
   if (problem != std::errc{} || id < 0 || id >= vocab_size) {
-    mor::fail(mor::ErrorCode::MalformedFile, "a token id outside the vocabulary", where, expected, mor::printable(word));
+    mor::fail(mor::ErrorCode::MalformedFile, "a token id outside the vocabulary", where, expected,
+              mor::printable(word));
   }
   return static_cast<mor::Token>(id);
 }
@@ -48,10 +49,12 @@ std::vector<std::vector<mor::Token>> read_token_lines(std::filesystem::path cons
       sequence.push_back(parse_id(word, where, vocab_size));
       line.remove_prefix(word.size());
     }
-    if (sequence.empty()) mor::fail(mor::ErrorCode::MalformedFile, "a sequence without tokens", where, "token ids", "a blank line");
+    if (sequence.empty())
+      mor::fail(mor::ErrorCode::MalformedFile, "a sequence without tokens", where, "token ids", "a blank line");
   }
   if (sequences.empty()) {
-    mor::fail(mor::ErrorCode::MalformedFile, "no sequences in the file", path.string(), "a line of token ids", "an empty file");
+    mor::fail(mor::ErrorCode::MalformedFile, "no sequences in the file", path.string(), "a line of token ids",
+              "an empty file");
   }
   return sequences;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/train_options.hpp"
 
+#include "mor/backend/host/parallel.hpp"
 #include "mor/core/error.hpp"
 
 #include <algorithm>
@@ -29,10 +30,15 @@ void add_data_options(CLI::App& app, TrainFlags& flags) {
   app.add_option("--vocab-size", flags.vocab_size, "tokens of a BPE to be trained")->group(group);
   app.add_option("--init", flags.init, "start from the weights of this model folder")->group(group);
   app.add_option("--validation-fraction", flags.validation_fraction, "share of the data at its end that is held out")
-      ->capture_default_str()->group(group);
+      ->capture_default_str()
+      ->group(group);
   app.add_flag("--resume", flags.resume, "go on from the newest checkpoint in --out; settings not given are as before")
-      ->configurable(false)->group(group);
+      ->configurable(false)
+      ->group(group);
   app.add_flag("--overwrite", flags.overwrite, "delete the run in --out first")->configurable(false)->group(group);
+  app.add_flag("--dry-run", flags.dry_run, "say what the run would be and take, and end")
+      ->configurable(false)
+      ->group(group);
   app.add_flag("--official-names", flags.official_names, "write every copy of a shared tensor")->group(group);
 }
 
@@ -57,7 +63,8 @@ void add_optimizer_options(CLI::App& app, TrainFlags& flags) {
   add("--aux-accumulation", flags.aux_accumulation,
       "mean: router losses are averaged over a step's micro-batches; official: summed, as the published code does")
       ->capture_default_str();
-  add("--capacity-warmup", flags.capacity_warmup, "micro-batches in which capacities fall from 1")->capture_default_str();
+  add("--capacity-warmup", flags.capacity_warmup, "micro-batches in which capacities fall from 1")
+      ->capture_default_str();
   add("--balance-warmup", flags.balance_warmup, "token choice: micro-batches at full depth")->capture_default_str();
   add("--non-finite", flags.non_finite, "a step with NaN or infinity: halt | skip")->capture_default_str();
   add("--threads", flags.threads, "0: all")->capture_default_str();
@@ -140,14 +147,15 @@ TrainPlan make_plan(TrainFlags const& flags, TrainingDefaults const& defaults, I
   at_least("--sample-tokens", flags.sample_tokens, 1);
   at_least("--capacity-warmup", flags.capacity_warmup, 0);
   at_least("--balance-warmup", flags.balance_warmup, 0);
-  for (auto const& [option, value] : {std::pair("--log-every", flags.log_every), std::pair("--eval-every", flags.eval_every),
-                                      std::pair("--sample-every", flags.sample_every),
-                                      std::pair("--save-every", flags.save_every)}) {
+  for (auto const& [option, value] :
+       {std::pair("--log-every", flags.log_every), std::pair("--eval-every", flags.eval_every),
+        std::pair("--sample-every", flags.sample_every), std::pair("--save-every", flags.save_every)}) {
     if (value) at_least(option, *value, 0);
   }
   TrainPlan plan;
   plan.context = context;
   plan.seed = flags.seed;
+  plan.threads = mor::host::resolve_threads(flags.threads);
   plan.capacity_warmup = flags.capacity_warmup;
   plan.balance_warmup = flags.balance_warmup;
   resolve_batch(flags, defaults, plan);
@@ -169,7 +177,8 @@ TrainPlan make_plan(TrainFlags const& flags, TrainingDefaults const& defaults, I
   if (!(std::isfinite(plan.optimizer.weight_decay) && plan.optimizer.weight_decay >= 0.0)) {
     refuse("--weight-decay", "out of range", "0 or more", mor::text_of(plan.optimizer.weight_decay));
   }
-  if (!(std::isfinite(flags.clip) && flags.clip >= 0.0)) refuse("--clip", "out of range", "0 or more", mor::text_of(flags.clip));
+  if (!(std::isfinite(flags.clip) && flags.clip >= 0.0))
+    refuse("--clip", "out of range", "0 or more", mor::text_of(flags.clip));
   return plan;
 }
 

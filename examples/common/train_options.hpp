@@ -22,7 +22,7 @@ struct TrainFlags {
   std::vector<std::string> data;
   std::string out;
   std::optional<std::string> init;
-  bool resume = false, overwrite = false, official_names = false;
+  bool resume = false, overwrite = false, official_names = false, dry_run = false;
   std::optional<std::string> tokenizer;
   std::optional<mor::Index> vocab_size, steps, tokens, batch_size, batch_tokens, total_batch, warmup;
   std::optional<double> minutes, learning_rate, decay_fraction, weight_decay;
@@ -56,6 +56,7 @@ struct TrainPlan {
   double router_weight = 1.0;  ///< LossWeights::router
   mor::Index capacity_warmup = 0, balance_warmup = 0;
   std::uint64_t seed = 1;
+  int threads = 1;
 
   [[nodiscard]] mor::Index tokens_per_step() const { return context * batch_size * accumulation; }
 };

@@ -16,8 +16,8 @@ namespace examples {
 /// Decides the learning rate and the end of a run.
 ///
 /// A run of a given number of steps depends on the step alone, so it is the same in every repetition. A run of a given
-/// time knows its number of steps only afterwards: its learning rate follows the share of the time that is gone, so that
-/// the decay is complete when the time is over, and the number of steps that is shown is an estimate.
+/// time knows its number of steps only afterwards: its learning rate follows the share of the time that is gone, so
+/// that the decay is complete when the time is over, and the number of steps that is shown is an estimate.
 class TrainingClock {
  public:
   /// @param seconds_before  seconds that earlier parts of this run took
@@ -49,7 +49,8 @@ class TrainingClock {
   [[nodiscard]] mor::Index total_steps(mor::Index step) const {
     if (plan_.length.steps) return *plan_.length.steps;
     double const share = progress(step);
-    return share > 0.0 ? std::max(step, static_cast<mor::Index>(std::llround(static_cast<double>(step) / share))) : step;
+    return share > 0.0 ? std::max(step, static_cast<mor::Index>(std::llround(static_cast<double>(step) / share)))
+                       : step;
   }
   /// @param seconds_a_step  of late
   [[nodiscard]] double seconds_left(mor::Index step, double seconds_a_step) const {

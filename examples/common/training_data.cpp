@@ -102,7 +102,8 @@ TrainingData load_training_data(std::vector<std::string> const& paths, Tokenizer
 Index target_bytes(mor::io::Tokenizer const& tokenizer, std::span<mor::Token const> targets) {
   Index bytes = 0;
   for (auto const target : targets) {
-    if (target >= 0 && target < tokenizer.vocab_size()) bytes += static_cast<Index>(tokenizer.token_bytes(target).size());
+    if (target >= 0 && target < tokenizer.vocab_size())
+      bytes += static_cast<Index>(tokenizer.token_bytes(target).size());
   }
   return bytes;
 }

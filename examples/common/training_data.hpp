@@ -16,9 +16,9 @@ namespace examples {
 
 /// Which tokenizer a run uses.
 struct TokenizerChoice {
-  std::string name;                                ///< "byte", "bpe", or the path of a tokenizer.json
-  mor::Index vocab_size = 0;                       ///< of a BPE to be trained; of shards without a tokenizer
-  std::optional<std::filesystem::path> existing;   ///< of the run's own folder or of --init: used whatever `name` says
+  std::string name;                               ///< "byte", "bpe", or the path of a tokenizer.json
+  mor::Index vocab_size = 0;                      ///< of a BPE to be trained; of shards without a tokenizer
+  std::optional<std::filesystem::path> existing;  ///< of the run's own folder or of --init: used whatever `name` says
 };
 
 struct TrainingData {

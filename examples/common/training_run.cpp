@@ -252,7 +252,8 @@ void TrainingRun::validate() {
   for (std::size_t i = 0; i < modes.size(); ++i) {
     auto const loss = validation_loss(modes[i]);
     double const nats = loss.nats_per_token();
-    line += std::string(i == 0 ? "  " : "; ") + std::string(mor::to_text(modes[i])) + " " + fixed_text(nats, 4) + " nats/token";
+    line += std::string(i == 0 ? "  " : "; ") + std::string(mor::to_text(modes[i])) + " " + fixed_text(nats, 4) +
+            " nats/token";
     if (loss.bytes > 0) line += " " + fixed_text(loss.bits_per_byte(), 3) + " bits/byte";
     line += " depth " + fixed_text(loss.mean_depth(), 2);
     rows.push_back({state_.step, nats, mor::to_text(modes[i])});

@@ -2,9 +2,9 @@
 /// @file
 /// A router from outside the library, in one header: tokens whose representation is still changing go round again.
 ///
-/// After each recursion the direction of a token's residual stream is compared with the direction before it. Tokens that
-/// turned most go on; one that hardly turned has settled and leaves. The score is not learned, so the router has no
-/// parameters and no loss, and its backward pass is that of `mor::RouterBase`.
+/// After each recursion the direction of a token's residual stream is compared with the direction before it. Tokens
+/// that turned most go on; one that hardly turned has settled and leaves. The score is not learned, so the router has
+/// no parameters and no loss, and its backward pass is that of `mor::RouterBase`.
 #pragma once
 
 #include "mor/backend/trace/backend.hpp"
@@ -59,7 +59,8 @@ class ChangeRouter : public mor::RouterBase {
     b.fill(weight, sign);
     auto const out = b.arena().template matrix<Scalar>(rows.rows, rows.cols);
     auto const scratch = b.arena().template allocate<typename B::real_type>(rows.rows);
-    b.rms_norm(rows, {weight.data, static_cast<std::size_t>(weight.cols)}, context.transformer.rms_norm_eps, out, scratch);
+    b.rms_norm(rows, {weight.data, static_cast<std::size_t>(weight.cols)}, context.transformer.rms_norm_eps, out,
+               scratch);
     return out;
   }
 

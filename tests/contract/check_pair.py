@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that wrong code is refused with the promised message, and that its correct twin compiles.
 
-usage: check_pair.py --root PROJECT [--compiler CXX]... [--system-include DIR]... NAME...
-       check_pair.py --self-check [--compiler CXX]...
+usage: check_pair.py --root PROJECT [options of support/toolchain.py] NAME...
+       check_pair.py --self-check
 
 NAME stands for tests/contract/NAME.fail.cpp and NAME.pass.cpp. The failing file says in comments what every compiler
 must print, each a regular expression searched in one `error:` or `note:` line of the compiler's output:
@@ -70,7 +70,7 @@ def self_check(available):
         for compiler, family in available.items():
             for name, (_, _, is_good) in cases.items():
                 if (not check_pair(folder, name, compiler, family, [])) != is_good:
-                    wrong.append(f"{name} with {compiler}")
+                    wrong.append(f"{name} with {compiler[-1]}")
     print("\n".join(["the checker judges wrongly: " + case for case in wrong] or ["self check passed"]))
     return 1 if wrong else 0
 
@@ -82,7 +82,7 @@ def main():
     toolchain.add_options(parser)
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
-    available = toolchain.compilers(options.compiler)
+    available = toolchain.compilers(options)
     if options.self_check:
         return self_check(available)
 
@@ -92,7 +92,7 @@ def main():
         for compiler, family in available.items():
             problems = check_pair(options.root / "tests" / "contract", name, compiler, family, flags)
             failures += bool(problems)
-            print(f"{'FAILED' if problems else 'ok'}: {name} with {compiler}", *problems, sep="\n  ")
+            print(f"{'FAILED' if problems else 'ok'}: {name} with {compiler[-1]}", *problems, sep="\n  ")
     return 1 if failures or not available or not options.names else 0
 
 

@@ -31,7 +31,7 @@ def text(words):
 
 
 def command(program, *arguments):
-    return [str(PROGRAMS / program), *map(str, arguments)]
+    return [str(PROGRAMS / program), *(a if isinstance(a, bytes) else str(a) for a in arguments)]
 
 
 class ProgramTest(unittest.TestCase):

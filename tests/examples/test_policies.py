@@ -36,13 +36,13 @@ class Policies(ProgramTest):
             official = self.train(f"official-{router}", "--router", router, "--steps", "2", "--official-names")
             sizes = [(folder / "model.safetensors").stat().st_size for folder in (plain, official)]
             self.assertLess(*sizes)
-            texts = [self.succeed("generate", "--model", folder, "--prompt", "the", "--temperature", "0", "--max-tokens",
-                                  "12") for folder in (plain, official)]
+            texts = [self.succeed("generate", "--model", folder, "--prompt", "the", "--temperature", "0",
+                                  "--max-tokens", "12") for folder in (plain, official)]
             self.assertEqual(*texts)
 
     def test_router_options_reach_the_configuration(self):
-        out = self.train("options", "--steps", "1", "--router", "token_choice", "--router-network", "mlp", "--balancing",
-                         "loss_free", "--recursions", "2", "--capacities", "1,0.5", "--alpha", "0.7")
+        out = self.train("options", "--steps", "1", "--router", "token_choice", "--router-network", "mlp",
+                         "--balancing", "loss_free", "--recursions", "2", "--capacities", "1,0.5", "--alpha", "0.7")
         mor = json.loads((out / "config.json").read_text())["mor"]
         self.assertEqual((mor["router_network"], mor["balancing"], mor["capacities"], mor["alpha"]),
                          ("mlp", "loss_free", [1.0, 0.5], 0.7))

@@ -47,6 +47,24 @@ TEST_CASE("vector exp keeps infinities, zeros and NaN") {
   REQUIRE(std::isnan(exp_of(std::numeric_limits<float>::quiet_NaN())));
 }
 
+TEST_CASE("vector erf is within 5e-7 of the error function, and odd") {
+  for (float x = -6.0F; x < 6.0F; x += 0.00731F) {
+    float lanes[Pack<float>::size], mirrored[Pack<float>::size];
+    host::store(lanes, host::erf(Pack<float>(x)));
+    host::store(mirrored, host::erf(Pack<float>(-x)));
+    REQUIRE(double{lanes[0]} == Approx(std::erf(double{x})).margin(5e-7).epsilon(0.0));
+    REQUIRE(mirrored[0] == -lanes[0]);
+  }
+}
+
+TEMPLATE_TEST_CASE("square roots are exact", "", float, double) {
+  for (TestType const x : {TestType(0), TestType(1e-30), TestType(2), TestType(144), std::numeric_limits<TestType>::infinity()}) {
+    TestType lanes[Pack<TestType>::size];
+    host::store(lanes, host::sqrt(Pack<TestType>(x)));
+    REQUIRE(lanes[Pack<TestType>::size - 1] == std::sqrt(x));
+  }
+}
+
 TEMPLATE_TEST_CASE("sums, dot products and maxima cover every length", "", float, double) {
   for (Index count = 0; count < 70; ++count) {
     std::vector<TestType> values(static_cast<std::size_t>(count)), ones(values.size(), TestType(1));

@@ -8,6 +8,7 @@ import subprocess
 def add_options(parser):
     parser.add_argument("--compiler", action="append", default=[], help="asked beside g++ and clang++")
     parser.add_argument("--system-include", action="append", default=[], help="folder of a dependency's headers")
+    parser.add_argument("--launcher", default="", help="put before the compiler, for example ccache")
 
 
 def include_flags(include, system_includes):
@@ -15,20 +16,21 @@ def include_flags(include, system_includes):
     return [f"-I{include}"] + [flag for folder in system_includes for flag in ("-idirafter", folder)]
 
 
-def compilers(preferred):
-    """The preferred compilers, and g++ and clang++ where present, each once: {path: "gcc" or "clang"}."""
+def compilers(options):
+    """The compilers asked for, and g++ and clang++ where present, each once: {(launcher, path): "gcc" or "clang"}."""
     found, seen = {}, set()
-    for name in [*preferred, "g++", "clang++"]:
+    launcher = (options.launcher,) if options.launcher else ()
+    for name in [*options.compiler, "g++", "clang++"]:
         path = shutil.which(name)
         if path and os.path.realpath(path) not in seen:
             seen.add(os.path.realpath(path))
             version = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-            found[path] = "clang" if "clang" in version else "gcc"
+            found[(*launcher, path)] = "clang" if "clang" in version else "gcc"
     return found
 
 
-def check_syntax(compiler, path, flags):
-    """Whether the C++20 file compiles, and what the compiler printed."""
-    command = [compiler, "-std=c++20", "-fsyntax-only", "-fdiagnostics-color=never", *flags, str(path)]
+def check_syntax(command, path, flags):
+    """Whether the C++20 file compiles with this command (launcher and compiler), and what the compiler printed."""
+    command = [*command, "-std=c++20", "-fsyntax-only", "-fdiagnostics-color=never", *flags, str(path)]
     result = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, LC_ALL="C"))
     return result.returncode == 0, result.stdout + result.stderr

@@ -20,7 +20,8 @@ enum class ErrorCode {
   MalformedFile,    ///< the bytes of a file do not follow its format
   OutOfMemory,      ///< an allocation failed or a fixed capacity is exhausted
   NonFinite,        ///< NaN or infinity where a finite number is required
-  Unsupported       ///< a valid request that this build or backend cannot serve
+  Unsupported,      ///< a valid request that this build or backend cannot serve
+  DeviceFailure     ///< an accelerator or one of its libraries reported an error
 };
 
 /// The text name of a code, as it appears in logs.
@@ -34,6 +35,7 @@ enum class ErrorCode {
     case ErrorCode::OutOfMemory: return "out of memory";
     case ErrorCode::NonFinite: return "non-finite value";
     case ErrorCode::Unsupported: return "unsupported";
+    case ErrorCode::DeviceFailure: return "device failure";
   }
   return "unknown";
 }

@@ -8,6 +8,7 @@
 #include "mor/backend/host/attention_backward.hpp"
 #include "mor/backend/host/context.hpp"
 #include "mor/backend/host/head.hpp"
+#include "mor/backend/host/key_list.hpp"
 #include "mor/backend/host/linear.hpp"
 #include "mor/backend/host/memory.hpp"
 #include "mor/backend/host/norm.hpp"
