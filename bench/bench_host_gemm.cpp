@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dense layers of the host backend, in the shapes of a training step and of decoding.
+// Dense layers of the host backend, in the shapes of a training step and of decoding, and the same products by Eigen where
+// it is installed.
 #include "support/machine_peak.hpp"
 
 #include "mor/backend/host/backend.hpp"
 
+#if __has_include(<Eigen/Core>)
+#include <Eigen/Core>
+#endif
+
+#include <array>
 #include <vector>
 
 namespace {
@@ -84,6 +90,19 @@ void decode_shapes(benchmark::internal::Benchmark* b) {
     }
   }
 }
+
+#if __has_include(<Eigen/Core>)
+/// The product of `forward` by Eigen, with its own threads.
+void eigen_forward(benchmark::State& state) {
+  using Matrix = Eigen::Map<Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  Layer l(state);
+  Eigen::setNbThreads(l.backend.threads());
+  Matrix const x(l.x.data(), l.rows, l.inputs), w(l.w.data(), l.outputs, l.inputs);
+  Matrix y(l.y.data(), l.rows, l.outputs);
+  bench::measure(state, l.backend.threads(), l.work(), [&] { y.noalias() = x * w.transpose(); });
+}
+BENCHMARK(eigen_forward)->Apply(training_shapes)->Apply(decode_shapes);
+#endif
 
 BENCHMARK(forward)->Apply(training_shapes)->Apply(decode_shapes);
 BENCHMARK(backward_input)->Apply(training_shapes);

@@ -13,8 +13,6 @@ function(mor_declare name package_arguments repository tag)
 endfunction()
 
 mor_declare(nlohmann_json "3.10;CONFIG" https://github.com/nlohmann/json.git v3.11.3)
-# Only Eigen's headers are wanted: a SOURCE_SUBDIR without CMakeLists.txt keeps its build system out.
-mor_declare(Eigen3 "3.4;CONFIG" https://gitlab.com/libeigen/eigen.git 3.4.0 SOURCE_SUBDIR Eigen)
 mor_declare(CLI11 "2.1;CONFIG" https://github.com/CLIUtils/CLI11.git v2.4.2)
 mor_declare(Catch2 "3;CONFIG" https://github.com/catchorg/Catch2.git v3.7.1)
 mor_declare(benchmark "1.6;CONFIG" https://github.com/google/benchmark.git v1.9.0)
@@ -32,12 +30,6 @@ endmacro()
 
 macro(mor_fetch_library_dependencies)
   mor_provide(nlohmann_json nlohmann_json::nlohmann_json)
-  mor_provide(Eigen3 Eigen3::Eigen)
-  if(NOT TARGET Eigen3::Eigen AND eigen3_SOURCE_DIR)
-    add_library(mor_eigen INTERFACE)
-    add_library(Eigen3::Eigen ALIAS mor_eigen)
-    target_include_directories(mor_eigen SYSTEM INTERFACE "${eigen3_SOURCE_DIR}")
-  endif()
 endmacro()
 
 # Catch2: an installed version 3, else an installed version 2, else a download. Sets mor_catch_major to 2 or 3.

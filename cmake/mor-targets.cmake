@@ -3,22 +3,21 @@
 
 # Attaches to the interface target every optional dependency for which a target exists.
 #   OpenMP          threads of the host backend
-#   Eigen           fast matrix products on the host; the headers see it by __has_include(<Eigen/Core>)
 #   nlohmann/json   needed by mor/io only
 function(mor_attach_dependencies target)
   find_package(OpenMP QUIET COMPONENTS CXX)
-  foreach(dependency OpenMP::OpenMP_CXX Eigen3::Eigen nlohmann_json::nlohmann_json)
+  foreach(dependency OpenMP::OpenMP_CXX nlohmann_json::nlohmann_json)
     if(TARGET ${dependency})
       target_link_libraries(${target} INTERFACE "$<BUILD_INTERFACE:${dependency}>")
     endif()
   endforeach()
-  target_compile_definitions(${target} INTERFACE EIGEN_MPL2_ONLY)
 endfunction()
 
-# Attaches what a program with CUDA sources needs. CMake 3.25 knows no C++20 for CUDA, hence the plain option.
+# Attaches what a program with CUDA sources needs. CMake 3.25 knows no C++20 for CUDA, hence the plain option; the other one
+# lets device code call constexpr functions of the standard library.
 function(mor_attach_cuda target)
   find_package(CUDAToolkit QUIET)
-  target_compile_options(${target} INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>")
+  target_compile_options(${target} INTERFACE "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr>")
   foreach(dependency CUDA::cudart CUDA::cublasLt)
     if(TARGET ${dependency})
       target_link_libraries(${target} INTERFACE "$<BUILD_INTERFACE:${dependency}>")

@@ -2,6 +2,7 @@
 /// @file
 /// Measures a model: logits and depths of given tokens (`--tokens`), or the loss on a text (`--text`).
 #include "common/command_line.hpp"
+#include "common/device_choice.hpp"
 #include "common/model_folder.hpp"
 #include "common/text_loss.hpp"
 #include "common/token_lines.hpp"
@@ -41,21 +42,16 @@ void add_options(CLI::App& app, EvaluateFlags& flags) {
                  "topk | threshold | aux_router | full_depth (default: topk; with --text the causal rule too)");
   app.add_flag("--json", flags.json, "with --text: one JSON object");
   app.add_option("--batch-size", flags.batch_size, "with --text: windows computed together")->capture_default_str();
-  app.add_option("--dtype", flags.dtype, "float32 | bfloat16")->capture_default_str();
-  app.add_option("--device", flags.device, "auto | cpu | cuda")->capture_default_str();
-  app.add_option("--threads", flags.threads, "0: all")->capture_default_str();
+  app.add_option("--device", flags.device, "auto (a GPU where there is one) | cpu | cuda")->capture_default_str();
+  app.add_option("--dtype", flags.dtype, "of weights and activations: float32 | bfloat16")->capture_default_str();
+  app.add_option("--threads", flags.threads, "of the processor; 0: all")->capture_default_str();
   add_model_options(app, flags.shape, "none: the model folder's own");
 }
 
 void check_flags(EvaluateFlags const& flags) {
-  check_device(flags.device);
   auto const refuse = [](char const* what, char const* where, std::string expected, std::string got) {
     mor::fail(mor::ErrorCode::InvalidArgument, what, where, std::move(expected), std::move(got));
   };
-  if (flags.dtype == "bfloat16") {
-    mor::fail(mor::ErrorCode::Unsupported, "the processor computes in float32", "--dtype", "float32", "bfloat16");
-  }
-  if (flags.dtype != "float32") refuse("unknown element type", "--dtype", "float32 or bfloat16", flags.dtype);
   if (flags.tokens.has_value() == flags.text.has_value()) {
     refuse("give one thing to evaluate", "--tokens, --text", "one of them", flags.tokens ? "both" : "none");
   }
@@ -161,7 +157,8 @@ void evaluate_text(AnyModel& model, mor::io::Tokenizer const& tokenizer, Evaluat
 void evaluate(EvaluateFlags const& flags) {
   check_flags(flags);
   auto const mode = mor::parse_routing_mode(flags.routing.value_or("topk"), "--routing");
-  auto const [model, tokenizer] = open_model(flags.model, flags.shape, flags.threads, flags.text.has_value());
+  auto const device = choose_device(flags.device, flags.dtype, flags.threads);
+  auto const [model, tokenizer] = open_model(flags.model, flags.shape, device, flags.text.has_value());
   if (flags.tokens) {
     write_logits(*model, flags, mode);
   } else {

@@ -4,6 +4,7 @@
 /// to standard error.
 #include "common/command_line.hpp"
 #include "common/depth_views.hpp"
+#include "common/device_choice.hpp"
 #include "common/model_folder.hpp"
 #include "common/text_loss.hpp"
 #include "mor/core/config_text.hpp"
@@ -26,7 +27,7 @@ using mor::train::detail::fixed_text;
 
 struct GenerateFlags {
   ModelFlags shape;
-  std::optional<std::string> model, prompt, prompt_file, routing, depths_html, depths_csv;
+  std::optional<std::string> model, prompt, prompt_file, routing, depths_html, depths_csv, dtype;
   Index max_tokens = 128;
   mor::infer::SamplingParams sampling;
   std::vector<std::string> stop;
@@ -60,8 +61,9 @@ void add_options(CLI::App& app, GenerateFlags& flags) {
   app.add_option("--color", flags.color, "of --depths: always | auto | never")->capture_default_str();
   app.add_option("--depths-html", flags.depths_html, "write a page with the coloured text");
   app.add_option("--depths-csv", flags.depths_csv, "write tokens and depths as a table");
-  app.add_option("--threads", flags.threads, "0: all")->capture_default_str();
-  app.add_option("--device", flags.device, "auto | cpu | cuda")->capture_default_str();
+  app.add_option("--device", flags.device, "auto (a GPU where there is one) | cpu | cuda")->capture_default_str();
+  app.add_option("--dtype", flags.dtype, "of weights and activations: float32 | bfloat16 (default: bfloat16 on a GPU)");
+  app.add_option("--threads", flags.threads, "of the processor; 0: all")->capture_default_str();
   add_model_options(app, flags.shape, "none: the model folder's own");
 }
 
@@ -182,20 +184,21 @@ void show_figures(Generation const& result, AnyModel const& model, mor::RoutingM
   std::cerr << made << " tokens after a prompt of " << static_cast<Index>(result.tokens.size()) - made << ", "
             << fixed_text(static_cast<double>(made) / std::max(result.seconds, 1e-9), 1) << " tokens/s, mean depth "
             << fixed_text(read > 0 ? depths / static_cast<double>(read) : 0.0, 2) << " of "
-            << model.config().recursion.num_recursions << ", routing " << mor::to_text(mode) << "; "
+            << model.config().recursion.num_recursions << ", routing " << mor::to_text(mode) << ", "
+            << model.backend_name() << "; "
             << reason_text(result.reason, model.config().transformer.max_position_embeddings) << '\n';
 }
 
 void generate(GenerateFlags const& flags) {
-  check_device(flags.device);
   flags.sampling.check();
   if (flags.max_tokens < 0 || flags.threads < 0) {
     mor::fail(mor::ErrorCode::InvalidArgument, "out of range", flags.threads < 0 ? "--threads" : "--max-tokens",
               "0 or more", mor::text_of(flags.threads < 0 ? flags.threads : flags.max_tokens));
   }
+  auto const device = choose_device(flags.device, flags.dtype, flags.threads);
   ColorChoice const color = parse_color(flags.color);
   std::string const prompt = read_prompt(flags);
-  auto const [model, tokenizer] = open_model(flags.model, flags.shape, flags.threads, true);
+  auto const [model, tokenizer] = open_model(flags.model, flags.shape, device, true);
   mor::infer::GenerationRequest request;
   request.prompt = encode_prompt(prompt, tokenizer);
   request.max_new_tokens = flags.max_tokens;

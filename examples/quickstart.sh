@@ -18,7 +18,7 @@ TEXT
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=$ROOT/build/quickstart
 DICTIONARY=/usr/share/dictd/jargon.dict.dz
-TOOLS=(g++ cmake make libeigen3-dev libcli11-dev nlohmann-json3-dev)
+TOOLS=(g++ cmake make libcli11-dev nlohmann-json3-dev)
 minutes=3 data='' out='' threads=0 prompt='A hacker is'
 
 die() { echo "quickstart: $*" >&2; exit 2; }
@@ -67,7 +67,7 @@ as_root_apt() {
 install_missing() {
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     echo "This is not a Debian-like system, so nothing is installed here. Needed: a C++20 compiler and CMake 3.24;"
-    echo "Eigen 3.4, CLI11 2.1 and nlohmann/json 3.10 are downloaded by CMake where they are missing."
+    echo "CLI11 2.1 and nlohmann/json 3.10 are downloaded by CMake where they are missing."
     command -v cmake >/dev/null || die "cmake is not installed"
     return
   fi

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// Trains a model on a text or on token shards: `train --data FILE --out DIR`.
+#include "common/forecast.hpp"
 #include "common/model_folder.hpp"
 #include "common/startup_table.hpp"
 #include "common/train_options.hpp"
@@ -88,11 +89,11 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   auto const split = mor::train::split_tokens(data.tokens, flags.validation_fraction);
   mor::train::DataLoader const fits(split.training, {plan.context, plan.batch_size, plan.seed, true});
 
-  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup, plan.threads});
+  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup, plan.device});
   std::cout << model_table(config, prediction) << run_table(plan, prediction, data, split) << std::flush;
   if (split.validation.size() <= plan.context) std::cout << "no validation: the held-out part is shorter than a row\n";
   if (flags.dry_run) return;
-  auto const model = make_model(config, plan.threads);
+  auto const model = make_model(config, plan.device, Purpose::Training);
   model->enable_training(plan.optimizer);
   model->reserve_activations(prediction.activation_bytes);
 
@@ -109,7 +110,7 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   } else {
     std::cout << "resuming after step " << checkpoint->step() << " from " << checkpoint->directory().string() << '\n';
   }
-  TrainingRun run(folder, flags, plan, *model, data, split, checkpoint);
+  TrainingRun run(folder, flags, plan, prediction, *model, data, split, checkpoint);
   // Only now: a resume that was refused must leave the run's settings as they were.
   if (checkpoint) mor::io::write_file(folder.file(settings_file), settings);
   bool const finished = run.run();

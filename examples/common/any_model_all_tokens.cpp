@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/model_holder.hpp"
+#include "common/host_holder.hpp"
 #include "mor/policy/all_tokens.hpp"
 
 namespace examples {
 
 std::unique_ptr<AnyModel> make_all_tokens(mor::ModelConfig const& config, int threads) {
-  return make_with_cache<mor::AllTokens>(config, threads);
+  return make_on_host<mor::AllTokens>(config, threads);
 }
 
 }  // namespace examples

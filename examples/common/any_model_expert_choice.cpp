@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/model_holder.hpp"
+#include "common/host_holder.hpp"
 #include "mor/policy/expert_choice.hpp"
 
 namespace examples {
 
 std::unique_ptr<AnyModel> make_expert_choice(mor::ModelConfig const& config, int threads) {
-  return make_with_cache<mor::ExpertChoice<>>(config, threads);
+  return make_on_host<mor::ExpertChoice<>>(config, threads);
 }
 
 }  // namespace examples

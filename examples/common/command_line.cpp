@@ -140,8 +140,9 @@ int guarded(CLI::App& app, Parse const& parse, std::function<void()> const& body
   } catch (CLI::ParseError const& problem) {
     return report(app, std::string(problem.what()) + " (see " + app.get_name() + " --help)", 2);
   } catch (mor::error const& problem) {
-    bool const of_the_machine =
-        problem.code() == mor::ErrorCode::OutOfMemory || problem.code() == mor::ErrorCode::NonFinite;
+    bool const of_the_machine = problem.code() == mor::ErrorCode::OutOfMemory ||
+                                problem.code() == mor::ErrorCode::NonFinite ||
+                                problem.code() == mor::ErrorCode::DeviceFailure;
     return report(app, problem.what(), of_the_machine ? 1 : 2);
   } catch (std::filesystem::filesystem_error const& problem) {
     return report(app, problem.what(), 2);
@@ -239,15 +240,6 @@ int run_program(CLI::App& app, std::vector<std::string> arguments, std::function
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
   return guarded(
       app, [&] { app.parse(arguments); }, body);
-}
-
-void check_device(std::string const& device) {
-  if (device == "auto" || device == "cpu") return;
-  if (device == "cuda") {
-    mor::fail(mor::ErrorCode::Unsupported, "this build has no CUDA backend", "--device", "auto or cpu", "cuda");
-  }
-  mor::fail(mor::ErrorCode::InvalidConfig, "unknown device", "--device", "one of auto, cpu, cuda",
-            mor::printable(device));
 }
 
 }  // namespace examples

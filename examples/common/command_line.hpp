@@ -39,14 +39,11 @@ void add_model_options(CLI::App& app, ModelFlags& flags, std::string const& defa
 [[nodiscard]] std::string config_difference(mor::ModelConfig const& saved, mor::ModelConfig const& wanted);
 
 /// Parses the command line and runs `body`. Errors are one line on standard error.
-/// @return 0 after success and --help, 2 after bad input, 1 where memory ran out or numbers ceased to be finite
+/// @return 0 after success and --help, 2 after bad input, 1 where memory ran out, numbers ceased to be finite or a
+///         device failed
 [[nodiscard]] int run_program(CLI::App& app, int argc, char const* const* argv, std::function<void()> const& body);
 
 /// As above with the arguments as a list; `app` has its name already.
 [[nodiscard]] int run_program(CLI::App& app, std::vector<std::string> arguments, std::function<void()> const& body);
-
-/// The device option's value: this build computes on the processor.
-/// @throws mor::error Unsupported for cuda, InvalidConfig for an unknown name
-void check_device(std::string const& device);
 
 }  // namespace examples

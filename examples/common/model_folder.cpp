@@ -105,15 +105,16 @@ std::vector<std::vector<std::string>> official_aliases(AnyModel const& model) {
   return aliases;
 }
 
-void save_weights(std::filesystem::path const& path, AnyModel& model, bool official_names, mor::io::WriteMode mode) {
+void save_weights(std::filesystem::path const& path, AnyModel const& model, bool official_names,
+                  mor::io::WriteMode mode) {
   auto const& layout = model.layout();
   auto const aliases = official_aliases(model);
+  auto const weights = model.weights();
   std::vector<mor::io::TensorToWrite> tensors;
   for (Index i = 0; i < layout.count(); ++i) {
     auto const& info = layout[i];
-    auto const values =
-        model.weights().subspan(static_cast<std::size_t>(info.offset), static_cast<std::size_t>(info.size()));
-    auto const bytes = std::as_bytes(std::span<float const>(values));
+    auto const bytes = std::as_bytes(std::span<float const>(weights).subspan(static_cast<std::size_t>(info.offset),
+                                                                             static_cast<std::size_t>(info.size())));
     tensors.push_back({info.name, mor::DType::F32, shape_of(info), bytes});
     if (!official_names) continue;
     for (auto const& alias : aliases[static_cast<std::size_t>(i)]) {
@@ -128,13 +129,16 @@ void load_weights(std::filesystem::path const& path, AnyModel& model) {
   auto const& layout = model.layout();
   auto const aliases = official_aliases(model);
   refuse_unknown(file, path, model, aliases);
+  std::vector<float> values;
   for (Index i = 0; i < layout.count(); ++i) {
     auto const& info = layout[i];
     check_copies(file, path, info.name, aliases[static_cast<std::size_t>(i)]);
     file.demand_shape(info.name, shape_of(info));
-    file.read_float32(info.name, model.weights().subspan(static_cast<std::size_t>(info.offset),
-                                                         static_cast<std::size_t>(info.size())));
+    values.resize(static_cast<std::size_t>(info.size()));
+    file.read_float32(info.name, values);
+    model.set_weights(info.offset, values);
   }
+  model.publish();
 }
 
 mor::io::Tokenizer load_tokenizer(std::filesystem::path const& folder, mor::ModelConfig const& config) {
@@ -152,7 +156,7 @@ std::string token_text(mor::io::Tokenizer const& tokenizer, Token token) {
   return std::string(tokenizer.token_bytes(token));
 }
 
-OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags, int threads,
+OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags, DeviceChoice const& device,
                      bool with_tokenizer) {
   if (folder.has_value() == flags.preset.has_value()) {
     mor::fail(mor::ErrorCode::InvalidArgument, "give one model", "--model, --preset", "one of them",
@@ -164,14 +168,14 @@ OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const&
     config.transformer.vocab_size = tokenizer.vocab_size();
     config.transformer.bos_token_id = config.transformer.eos_token_id = tokenizer.end_of_text_id().value_or(0);
     mor::check(config, "command line");
-    auto model = make_model(config, threads);
+    auto model = make_model(config, device, Purpose::Inference);
     model->initialize(0);
     return {std::move(model), std::move(tokenizer)};
   }
   std::filesystem::path const path(*folder);
   auto const config = apply_model_flags(mor::io::load_config(path / config_file), flags);
   mor::check(config, "command line and " + (path / config_file).string());
-  auto model = make_model(config, threads);
+  auto model = make_model(config, device, Purpose::Inference);
   load_weights(path / weights_file, *model);
   if (with_tokenizer) tokenizer = load_tokenizer(path, config);
   return {std::move(model), std::move(tokenizer)};

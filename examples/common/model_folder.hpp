@@ -5,6 +5,7 @@
 
 #include "common/any_model.hpp"
 #include "common/command_line.hpp"
+#include "common/device_choice.hpp"
 #include "mor/io/file.hpp"
 #include "mor/io/tokenizer.hpp"
 
@@ -27,7 +28,7 @@ inline constexpr char tokenizer_file[] = "tokenizer.json";
 /// Writes the weights in float32, each tensor once under the name that the layout gives it.
 /// @param official_names  write every alias too, as official checkpoints do
 /// @param mode            InPlace inside a folder that is renamed as a whole
-void save_weights(std::filesystem::path const& path, AnyModel& model, bool official_names,
+void save_weights(std::filesystem::path const& path, AnyModel const& model, bool official_names,
                   mor::io::WriteMode mode = mor::io::WriteMode::Replace);
 
 /// Reads the weights (F32, F16, BF16 or F64). A tensor with aliases is there once, under its own name, or under all of
@@ -51,7 +52,7 @@ struct OpenModel {
 /// With a folder: its model and, where `with_tokenizer`, its tokenizer; model options on the command line replace
 /// settings of its `config.json` (another cache, say), and weights that no longer fit are refused by name. Without a
 /// folder: the preset with random weights and the byte tokenizer, to try an architecture.
-[[nodiscard]] OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags, int threads,
-                                   bool with_tokenizer);
+[[nodiscard]] OpenModel open_model(std::optional<std::string> const& folder, ModelFlags const& flags,
+                                   DeviceChoice const& device, bool with_tokenizer);
 
 }  // namespace examples

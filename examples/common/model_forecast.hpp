@@ -4,24 +4,103 @@
 /// backend.
 #pragma once
 
-#include "common/any_model.hpp"
+#include "common/forecast.hpp"
 #include "common/named_schedule.hpp"
+#include "mor/backend/cuda/tuning/head.hpp"
 #include "mor/backend/host/parallel.hpp"
 #include "mor/backend/host/scratch_size.hpp"
 #include "mor/backend/trace/backend.hpp"
+#include "mor/core/batch.hpp"
+#include "mor/core/dtype.hpp"
 #include "mor/model/recursive_transformer.hpp"
 #include "mor/policy/cache.hpp"
+#include "mor/train/adamw.hpp"
 
-#include <algorithm>
+#include <vector>
 
 namespace examples {
 
-template <class Router, class Cache>
+/// Rows of equal length; what the tokens are does not matter to a trace.
+class ForecastBatch {
+ public:
+  explicit ForecastBatch(ForecastOptions const& options)
+      : tokens_(static_cast<std::size_t>(options.sequences * options.context), 0) {
+    for (mor::Index i = 0; i < rows(); ++i) positions_.push_back(static_cast<mor::Row>(i % options.context));
+    for (mor::Index s = 0; s <= options.sequences; ++s) offsets_.push_back(static_cast<mor::Row>(s * options.context));
+  }
+  [[nodiscard]] mor::Index rows() const { return static_cast<mor::Index>(tokens_.size()); }
+  [[nodiscard]] mor::Batch batch() const { return {tokens_, positions_, offsets_}; }
+  [[nodiscard]] std::vector<mor::Token> const& targets() const { return tokens_; }
+
+ private:
+  std::vector<mor::Token> tokens_;
+  std::vector<mor::Row> positions_, offsets_;
+};
+
+/// Of one micro-batch.
+struct TracedStep {
+  double flops = 0.0;  ///< matrix products a token
+  double depth = 0.0;  ///< recursions a token
+};
+
+/// A micro-batch of training.
+template <class Model>
+TracedStep trace_step(Model& model, ForecastBatch const& data, mor::TrainingProgress const& progress) {
+  auto& backend = model.backend();
+  backend.clear();
+  model.forward_backward(data.batch(), data.targets(), progress, {});
+  double const flops = static_cast<double>(backend.matrix_flops()) / static_cast<double>(data.rows());
+  return {flops, model.report().mean_depth()};
+}
+
+/// Arena bytes that a verb of the CUDA backend takes while it runs: the head's logits by its own rule; for the other
+/// verbs, whose tables are small beside their operands, a bound by these.
+[[nodiscard]] inline mor::Index cuda_scratch_bytes(mor::trace::Operation const& operation, mor::Index element_bytes) {
+  mor::Index const tables = operation.bytes() / 8 + (mor::Index{2} << 20);
+  if (operation.name != "head_loss" && operation.name != "head_loss_backward") return tables;
+  mor::Index const rows = operation.shapes[0].rows, vocabulary = operation.shapes[1].rows;
+  return mor::cuda::tuning::head_rows(rows, vocabulary, element_bytes) * vocabulary * element_bytes;
+}
+
+/// The trace backend as a stand-in for the device that was chosen.
+[[nodiscard]] inline mor::trace::Options trace_options(DeviceChoice const& device) {
+  mor::trace::Options options;
+  if (device.cuda) {
+    options.upload_uses_arena = true;
+    options.scratch_bytes = [bytes = mor::byte_size(device.dtype)](mor::trace::Operation const& operation) {
+      return cuda_scratch_bytes(operation, bytes);
+    };
+  } else {
+    options.scratch_bytes = mor::host::ScratchSize<float>(mor::host::resolve_threads(device.threads));
+  }
+  return options;
+}
+
+/// Two points of a line: where tokens leave on their way, and where fewer do. For a router of constant depth they are
+/// one.
+template <class Router, class Cache, class B>
+void forecast_depths(mor::ModelConfig const& config, ForecastBatch const& data, TracedStep const& deepest,
+                     Forecast& forecast) {
+  mor::trace::Options options;
+  options.assumed_depth = mor::trace::AssumedDepth::Uniform;
+  B backend(options);
+  mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), named_schedule(config));
+  model.parameters().enable_gradients();
+  TracedStep const usual = trace_step(model, data, {});
+  // Expert choice keeps its shares whatever is assumed; the beginning of a capacity warm-up keeps all.
+  mor::TrainingProgress beginning;
+  beginning.forward_calls = 0;
+  beginning.capacity_warmup_calls = 1;
+  TracedStep const deep = deepest.depth > usual.depth ? deepest : trace_step(model, data, beginning);
+  forecast.known_flops = usual.flops;
+  forecast.known_depth = usual.depth;
+  if (deep.depth > usual.depth) forecast.recursion_flops = (deep.flops - usual.flops) / (deep.depth - usual.depth);
+}
+
+template <class Router, class Cache, class Scalar>
 [[nodiscard]] Forecast forecast_of(mor::ModelConfig const& config, ForecastOptions const& options) {
-  using B = mor::trace::Backend<float, float>;
-  mor::trace::Options trace_options;
-  trace_options.scratch_bytes = mor::host::ScratchSize<float>(mor::host::resolve_threads(options.threads));
-  B backend(trace_options);
+  using B = mor::trace::Backend<Scalar, float>;
+  B backend(trace_options(options.device));
   mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), named_schedule(config));
   Forecast forecast;
   forecast.parameters = model.parameters().layout().total_size();
@@ -31,33 +110,31 @@ template <class Router, class Cache>
   mor::train::Adamw<B> const optimizer(backend, model.parameters(), {});
   forecast.optimizer_bytes = backend.persistent_bytes() - forecast.weight_bytes - forecast.gradient_bytes;
 
-  Index const rows = options.sequences * options.context;
-  std::vector<Token> const tokens(static_cast<std::size_t>(rows), 0);
-  std::vector<Row> positions, offsets;
-  for (Index i = 0; i < rows; ++i) positions.push_back(static_cast<Row>(i % options.context));
-  for (Index s = 0; s <= options.sequences; ++s) offsets.push_back(static_cast<Row>(s * options.context));
-  mor::Batch const batch{tokens, positions, offsets};
-
-  backend.clear();
-  mor::TrainingProgress progress;
-  model.forward_backward(batch, tokens, progress, {});
-  forecast.training_flops = static_cast<double>(backend.matrix_flops()) / static_cast<double>(rows);
-  if (options.capacity_warmup_calls > 0) {  // the first call of a warm-up lets every token through
-    progress.capacity_warmup_calls = options.capacity_warmup_calls;
-    model.forward_backward(batch, tokens, progress, {});
-  }
-  static_cast<void>(model.loss(batch, tokens, mor::RoutingMode::FullDepth));
+  ForecastBatch const data(options);
+  TracedStep const deepest = trace_step(model, data, {});
+  forecast.training_flops = deepest.flops;
+  mor::TrainingProgress first;
+  first.capacity_warmup_calls = options.capacity_warmup_calls;
+  if (options.capacity_warmup_calls > 0) trace_step(model, data, first);  // lets nearly every token through
+  static_cast<void>(model.loss(data.batch(), data.targets(), mor::RoutingMode::FullDepth));
   forecast.activation_bytes = backend.arena().peak_bytes();
+  forecast_depths<Router, Cache, B>(config, data, deepest, forecast);
   return forecast;
+}
+
+template <class Router, class Cache>
+[[nodiscard]] Forecast forecast_with_type(mor::ModelConfig const& config, ForecastOptions const& options) {
+  if (options.device.dtype == mor::DType::BF16) return forecast_of<Router, Cache, mor::bfloat16>(config, options);
+  return forecast_of<Router, Cache, float>(config, options);
 }
 
 /// The forecast for the cache that the configuration names.
 template <class Router>
 [[nodiscard]] Forecast forecast_with_cache(mor::ModelConfig const& config, ForecastOptions const& options) {
   switch (config.recursion.cache) {
-    case mor::CacheKind::RecursionWise: return forecast_of<Router, mor::RecursionWiseCache>(config, options);
-    case mor::CacheKind::Shared: return forecast_of<Router, mor::SharedCache>(config, options);
-    case mor::CacheKind::Hybrid: return forecast_of<Router, mor::HybridCache>(config, options);
+    case mor::CacheKind::RecursionWise: return forecast_with_type<Router, mor::RecursionWiseCache>(config, options);
+    case mor::CacheKind::Shared: return forecast_with_type<Router, mor::SharedCache>(config, options);
+    case mor::CacheKind::Hybrid: return forecast_with_type<Router, mor::HybridCache>(config, options);
   }
   mor::fail(mor::ErrorCode::InvalidConfig, "unknown cache", "cache");
 }

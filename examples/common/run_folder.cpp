@@ -6,6 +6,7 @@
 #include "mor/io/json.hpp"
 #include "mor/io/safetensors.hpp"
 
+#include <span>
 #include <utility>
 
 namespace examples {
@@ -17,6 +18,8 @@ namespace fs = std::filesystem;
 constexpr char optimizer_file[] = "optimizer.safetensors";
 constexpr char state_file[] = "state.json";
 constexpr char clock_file[] = "clock.json";
+constexpr char first_moment[] = "first_moment";
+constexpr char second_moment[] = "second_moment";
 
 void write_in_place(fs::path const& path, std::string const& text) {
   mor::io::FileWriter writer(path, mor::io::WriteMode::InPlace);
@@ -28,13 +31,25 @@ mor::train::CheckpointFile copied(RunFolder const& folder, char const* name) {
   return {name, [&folder, name](fs::path const& path) { write_in_place(path, mor::io::read_file(folder.file(name))); }};
 }
 
+/// One moment after the other, so that no more than one is held here.
 void save_moments(fs::path const& path, AnyModel const& model) {
-  auto const moment = [](char const* name, std::span<float const> values) {
-    return mor::io::TensorToWrite{name, mor::DType::F32, {static_cast<Index>(values.size())}, std::as_bytes(values)};
-  };
-  mor::io::write_safetensors(
-      path, {moment("first_moment", model.first_moment()), moment("second_moment", model.second_moment())}, {},
-      mor::io::WriteMode::InPlace);
+  Index const size = model.layout().total_size();
+  mor::io::SafetensorsWriter writer(path,
+                                    {{first_moment, mor::DType::F32, {size}}, {second_moment, mor::DType::F32, {size}}},
+                                    {}, mor::io::WriteMode::InPlace);
+  for (auto const& tensor : writer.tensors()) {
+    auto const values = tensor.name == first_moment ? model.first_moment() : model.second_moment();
+    writer.write(std::as_bytes(std::span<float const>(values)));
+  }
+  writer.commit();
+}
+
+void load_moments(fs::path const& path, AnyModel& model) {
+  auto const file = mor::io::SafetensorsFile::open(path);
+  std::vector<float> first(static_cast<std::size_t>(model.layout().total_size())), second(first.size());
+  file.read_float32(first_moment, first);
+  file.read_float32(second_moment, second);
+  model.set_moments(first, second);
 }
 
 }  // namespace
@@ -69,8 +84,8 @@ void RunFolder::create(bool overwrite) const {
   fs::create_directories(root_);
 }
 
-mor::train::SaveReport save_checkpoint(mor::train::CheckpointStore& store, RunFolder const& folder, AnyModel& model,
-                                       RunState const& state) {
+mor::train::SaveReport save_checkpoint(mor::train::CheckpointStore& store, RunFolder const& folder,
+                                       AnyModel const& model, RunState const& state) {
   std::vector<mor::train::CheckpointFile> files{
       {weights_file, [&](fs::path const& path) { save_weights(path, model, false, mor::io::WriteMode::InPlace); }},
       {optimizer_file, [&](fs::path const& path) { save_moments(path, model); }},
@@ -97,9 +112,7 @@ std::optional<mor::train::Checkpoint> newest_checkpoint(RunFolder const& folder)
 
 RunState load_checkpoint(mor::train::Checkpoint const& checkpoint, AnyModel& model) {
   load_weights(checkpoint.path(weights_file), model);
-  auto const moments = mor::io::SafetensorsFile::open(checkpoint.path(optimizer_file));
-  moments.read_float32("first_moment", model.first_moment());
-  moments.read_float32("second_moment", model.second_moment());
+  load_moments(checkpoint.path(optimizer_file), model);
   RunState state;
   auto const state_path = checkpoint.path(state_file);
   state.train = mor::train::parse_train_state(mor::io::read_file(state_path), state_path.string());

@@ -47,8 +47,8 @@ struct RunState {
 
 /// Writes a checkpoint: a model folder with `optimizer.safetensors`, `state.json` and `clock.json` added. The
 /// configuration and the tokenizer are copied from the run's folder.
-mor::train::SaveReport save_checkpoint(mor::train::CheckpointStore& store, RunFolder const& folder, AnyModel& model,
-                                       RunState const& state);
+mor::train::SaveReport save_checkpoint(mor::train::CheckpointStore& store, RunFolder const& folder,
+                                       AnyModel const& model, RunState const& state);
 
 /// The newest checkpoint, verified.
 /// @throws mor::error naming the file when the newest is damaged, and what to do to go on from an older one

@@ -110,7 +110,11 @@ std::string model_table(mor::ModelConfig const& config, Forecast const& forecast
 
 std::string run_table(TrainPlan const& plan, Forecast const& forecast, TrainingData const& data,
                       mor::train::TokenSplit const& split) {
-  return line("memory", "weights " + byte_text(forecast.weight_bytes) + ", gradients " +
+  auto const& device = plan.device;
+  std::string const threads = mor::text_of(device.threads) + (device.threads == 1 ? " thread" : " threads");
+  std::string const gpu = device.gpu + (device.dtype == mor::DType::BF16 ? ", bfloat16" : ", float32");
+  return (device.cuda ? line("device", gpu) : std::string()) +
+         line("memory", "weights " + byte_text(forecast.weight_bytes) + ", gradients " +
                             byte_text(forecast.gradient_bytes) + ", optimizer " + byte_text(forecast.optimizer_bytes) +
                             ", activations " + byte_text(forecast.activation_bytes) + ": " +
                             byte_text(forecast.total_bytes()) + " in all") +
@@ -119,7 +123,7 @@ std::string run_table(TrainPlan const& plan, Forecast const& forecast, TrainingD
                           (plan.accumulation > 1 ? " x " + mor::text_of(plan.accumulation) + " micro-batches" : "") +
                           " = " + grouped(plan.tokens_per_step()) + "; " +
                           scaled(forecast.training_flops, {" FLOP", " kFLOP", " MFLOP", " GFLOP", " TFLOP"}) +
-                          " a token; " + mor::text_of(plan.threads) + (plan.threads == 1 ? " thread" : " threads")) +
+                          " a token" + (device.cuda ? std::string() : "; " + threads)) +
          line("schedule", schedule_text(plan));
 }
 

@@ -3,7 +3,7 @@
 /// What a training program says before it starts: the model, its size, the memory it will take, the data.
 #pragma once
 
-#include "common/any_model.hpp"
+#include "common/forecast.hpp"
 #include "common/train_options.hpp"
 #include "common/training_data.hpp"
 #include "mor/train/token_source.hpp"
@@ -11,6 +11,8 @@
 #include <string>
 
 namespace examples {
+
+using mor::Index;
 
 /// How many numbers a model has.
 struct ParameterCounts {
@@ -25,7 +27,7 @@ struct ParameterCounts {
 /// The model in lines of text: policies, layers, widths, parameters.
 [[nodiscard]] std::string model_table(mor::ModelConfig const& config, Forecast const& forecast);
 
-/// The run: memory, data, batch, schedule.
+/// The run: GPU, memory, data, batch, schedule.
 [[nodiscard]] std::string run_table(TrainPlan const& plan, Forecast const& forecast, TrainingData const& data,
                                     mor::train::TokenSplit const& split);
 

@@ -28,7 +28,7 @@ struct TextLoss {
 /// Adds a batch. Every target counts.
 inline void add_loss(TextLoss& sum, AnyModel& model, mor::Batch const& batch, std::span<Token const> targets,
                      mor::RoutingMode mode) {
-  static_cast<void>(model.loss(batch, targets, mode));
+  model.loss(batch, targets, mode);
   auto const report = model.report();
   sum.nats += report.loss_sum;
   sum.targets += static_cast<Index>(targets.size());

@@ -67,8 +67,9 @@ void add_optimizer_options(CLI::App& app, TrainFlags& flags) {
       ->capture_default_str();
   add("--balance-warmup", flags.balance_warmup, "token choice: micro-batches at full depth")->capture_default_str();
   add("--non-finite", flags.non_finite, "a step with NaN or infinity: halt | skip")->capture_default_str();
-  add("--threads", flags.threads, "0: all")->capture_default_str();
-  add("--device", flags.device, "auto | cpu | cuda")->capture_default_str();
+  add("--device", flags.device, "auto (a GPU where there is one) | cpu | cuda")->capture_default_str();
+  add("--dtype", flags.dtype, "of weights and activations: float32 | bfloat16 (default: bfloat16 on a GPU)");
+  add("--threads", flags.threads, "of the processor; 0: all")->capture_default_str();
 }
 
 void add_event_options(CLI::App& app, TrainFlags& flags) {
@@ -140,7 +141,6 @@ void add_train_options(CLI::App& app, TrainFlags& flags) {
 }
 
 TrainPlan make_plan(TrainFlags const& flags, TrainingDefaults const& defaults, Index context) {
-  check_device(flags.device);
   at_least("--threads", flags.threads, 0);
   at_least("--keep", flags.keep, 1);
   at_least("--eval-rows", flags.eval_rows, 1);
@@ -155,7 +155,7 @@ TrainPlan make_plan(TrainFlags const& flags, TrainingDefaults const& defaults, I
   TrainPlan plan;
   plan.context = context;
   plan.seed = flags.seed;
-  plan.threads = mor::host::resolve_threads(flags.threads);
+  plan.device = choose_device(flags.device, flags.dtype, mor::host::resolve_threads(flags.threads));
   plan.capacity_warmup = flags.capacity_warmup;
   plan.balance_warmup = flags.balance_warmup;
   resolve_batch(flags, defaults, plan);

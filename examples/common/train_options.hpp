@@ -4,6 +4,7 @@
 #pragma once
 
 #include "common/command_line.hpp"
+#include "common/device_choice.hpp"
 #include "mor/core/types.hpp"
 #include "mor/train/adamw.hpp"
 #include "mor/train/learning_rate.hpp"
@@ -26,7 +27,7 @@ struct TrainFlags {
   std::optional<std::string> tokenizer;
   std::optional<mor::Index> vocab_size, steps, tokens, batch_size, batch_tokens, total_batch, warmup;
   std::optional<double> minutes, learning_rate, decay_fraction, weight_decay;
-  std::optional<std::string> schedule, sample_prompt;
+  std::optional<std::string> schedule, sample_prompt, dtype;
   std::optional<mor::Index> eval_every, sample_every, save_every, log_every;
   double clip = 1.0, validation_fraction = 0.05;
   mor::Index eval_rows = 64, sample_tokens = 60, keep = 2, capacity_warmup = 0, balance_warmup = 0;
@@ -56,13 +57,13 @@ struct TrainPlan {
   double router_weight = 1.0;  ///< LossWeights::router
   mor::Index capacity_warmup = 0, balance_warmup = 0;
   std::uint64_t seed = 1;
-  int threads = 1;
+  DeviceChoice device;  ///< with the number of threads resolved
 
   [[nodiscard]] mor::Index tokens_per_step() const { return context * batch_size * accumulation; }
 };
 
 /// @param context  tokens of a training row
-/// @throws mor::error InvalidConfig naming the option
+/// @throws mor::error InvalidConfig naming the option, and as choose_device does
 [[nodiscard]] TrainPlan make_plan(TrainFlags const& flags, TrainingDefaults const& defaults, mor::Index context);
 
 }  // namespace examples

@@ -18,7 +18,6 @@ namespace examples {
 
 namespace {
 
-constexpr char backend_name[] = "host float";
 constexpr double longest_without_saving = 600.0;  // seconds
 
 using mor::train::detail::fixed_text;
@@ -48,12 +47,13 @@ std::vector<Token> beginning(mor::train::TokenSource const& source, Index most) 
 
 }  // namespace
 
-TrainingRun::TrainingRun(RunFolder const& folder, TrainFlags const& flags, TrainPlan const& plan, AnyModel& model,
-                         TrainingData const& data, mor::train::TokenSplit const& split,
-                         std::optional<mor::train::Checkpoint> const& checkpoint)
+TrainingRun::TrainingRun(RunFolder const& folder, TrainFlags const& flags, TrainPlan const& plan,
+                         Forecast const& forecast, AnyModel& model, TrainingData const& data,
+                         mor::train::TokenSplit const& split, std::optional<mor::train::Checkpoint> const& checkpoint)
     : folder_(folder),
       flags_(flags),
       plan_(plan),
+      forecast_(forecast),
       model_(model),
       data_(data),
       loader_(split.training, loader_options(plan)),
@@ -63,6 +63,7 @@ TrainingRun::TrainingRun(RunFolder const& folder, TrainFlags const& flags, Train
       eval_every_(flags.eval_every, 10),
       sample_every_(flags.sample_every ? flags.sample_every : flags.eval_every, 10),
       save_every_(flags.save_every, 10),
+      peak_flops_(plan.device.dtype == mor::DType::BF16 ? peak_flops(plan.device.gpu) : std::nullopt),
       terminal_(::isatty(STDOUT_FILENO) != 0) {
   if (split.validation.size() > plan.context) {
     validation_.emplace(split.validation, plan.context, plan.batch_size, flags.eval_rows);
@@ -78,7 +79,7 @@ TrainingRun::TrainingRun(RunFolder const& folder, TrainFlags const& flags, Train
   }
   state_.seed = plan.seed;
   state_.sample_seed = plan.seed;
-  state_.backend = backend_name;
+  state_.backend = model.backend_name();
   double seconds_before = 0.0;
   if (checkpoint) {
     auto const saved = load_checkpoint(*checkpoint, model);
@@ -102,7 +103,7 @@ void TrainingRun::restore(mor::train::TrainState const& saved) {
               folder_.root().string(), mor::text_of(expected), mor::text_of(got));
   };
   demand("seed", saved.seed, plan_.seed);
-  demand("backend", saved.backend, std::string(backend_name));
+  demand("backend", saved.backend, model_.backend_name());
   state_ = saved;
   loader_.restore(saved.loader);
   guard_.restore(saved.guard);
@@ -155,8 +156,14 @@ TrainingRun::StepResult TrainingRun::train_step() {
   ++state_.step;
   state_.tokens += plan_.tokens_per_step();
   result.seconds = clock_->seconds() - begin;
-  seconds_a_step_ = seconds_a_step_ == 0.0 ? result.seconds : 0.9 * seconds_a_step_ + 0.1 * result.seconds;
+  time_step(result.seconds);
   return result;
+}
+
+/// A program's first step also loads and chooses kernels: it counts until there is another one.
+void TrainingRun::time_step(double seconds) {
+  seconds_a_step_ = steps_timed_ < 2 ? seconds : 0.9 * seconds_a_step_ + 0.1 * seconds;
+  ++steps_timed_;
 }
 
 void TrainingRun::micro_batch(StepResult& result) {
@@ -218,6 +225,9 @@ void TrainingRun::show(StepResult const& result, bool keep_line) {
   progress.seconds_left = clock_->seconds_left(state_.step, seconds_a_step_);
   for (double const share : result.active_share) progress.mean_depth += share;
   progress.num_recursions = model_.config().recursion.num_recursions;
+  if (peak_flops_) {
+    progress.utilization = forecast_.flops_at(progress.mean_depth) * progress.tokens_per_second / *peak_flops_;
+  }
   std::string const line = mor::train::progress_line(progress);
   if (keep_line) {
     print(line);

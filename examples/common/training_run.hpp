@@ -4,6 +4,7 @@
 #pragma once
 
 #include "common/any_model.hpp"
+#include "common/forecast.hpp"
 #include "common/run_folder.hpp"
 #include "common/text_loss.hpp"
 #include "common/train_options.hpp"
@@ -24,8 +25,8 @@ namespace examples {
 class TrainingRun {
  public:
   /// Starts at step 0, or where the checkpoint stands.
-  TrainingRun(RunFolder const& folder, TrainFlags const& flags, TrainPlan const& plan, AnyModel& model,
-              TrainingData const& data, mor::train::TokenSplit const& split,
+  TrainingRun(RunFolder const& folder, TrainFlags const& flags, TrainPlan const& plan, Forecast const& forecast,
+              AnyModel& model, TrainingData const& data, mor::train::TokenSplit const& split,
               std::optional<mor::train::Checkpoint> const& checkpoint);
 
   /// Trains to the end or to an interrupt, and saves. @return whether the end was reached
@@ -44,6 +45,7 @@ class TrainingRun {
   void restore(mor::train::TrainState const& saved);
   StepResult train_step();
   void micro_batch(StepResult& result);
+  void time_step(double seconds);
   void log(StepResult const& result);
   void show(StepResult const& result, bool keep_line);
   void validate();
@@ -56,6 +58,7 @@ class TrainingRun {
   RunFolder const& folder_;
   TrainFlags const& flags_;
   TrainPlan const& plan_;
+  Forecast const& forecast_;
   AnyModel& model_;
   TrainingData const& data_;
   mor::train::DataLoader loader_;
@@ -68,6 +71,8 @@ class TrainingRun {
   std::optional<TrainingClock> clock_;
   Every log_every_, eval_every_, sample_every_, save_every_;
   Index validated_step_ = -1, saved_step_ = -1;
+  std::optional<double> peak_flops_;
+  int steps_timed_ = 0;
   double seconds_a_step_ = 0.0;  ///< moving average
   double saved_at_ = 0.0;        ///< seconds of training
   double shown_at_ = 0.0;

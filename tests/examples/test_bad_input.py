@@ -63,7 +63,9 @@ class BadInput(ProgramTest):
         self.refuse_training("--steps: out of range", "--steps", "0")
         self.refuse_training("more than one length", "--steps", "5", "--minutes", "1")
         self.refuse_training("--total-batch.*a multiple of 2, got 3", "--total-batch", "3")
-        self.refuse_training("no CUDA backend", "--device", "cuda")
+        self.refuse_training("unknown device.*auto, cpu, cuda.*got .*tpu", "--device", "tpu")
+        self.refuse_training("--dtype.*expected float32, got bfloat16", "--dtype", "bfloat16")
+        self.refuse_training("unknown element type.*float32 or bfloat16.*got .*int8", "--dtype", "int8")
         self.refuse_training("validation_fraction", "--validation-fraction", "1.5")
         self.refuse_training("unknown learning-rate schedule", "--schedule", "sometimes")
         self.refuse_training("--lr", "--lr", "fast")
@@ -88,6 +90,8 @@ class BadInput(ProgramTest):
         self.refuse("a stop string is empty", *generate, "--prompt", "a", "--stop", "")
         self.refuse("no auxiliary router", *generate, "--prompt", "a", "--routing", "aux_router")
         self.refuse("--color: unknown value", *generate, "--prompt", "a", "--color", "blue")
+        self.refuse("--dtype.*expected float32, got bfloat16", *generate, "--prompt", "a", "--dtype", "bfloat16")
+        self.refuse("--device: unknown device", *generate, "--prompt", "a", "--device", "")
 
     def test_damaged_models(self):
         def refuse(pattern, folder):
@@ -174,7 +178,8 @@ class BadInput(ProgramTest):
         self.refuse("give one thing", *evaluate)
         self.refuse("belong together", *evaluate, "--tokens", self.data)
         self.refuse("--dtype.*expected float32, got bfloat16", *evaluate, "--text", self.data, "--dtype", "bfloat16")
-        self.refuse("no CUDA backend", *evaluate, "--text", self.data, "--device", "cuda")
+        self.refuse("--dtype: unknown element type", *evaluate, "--text", self.data, "--dtype", "float64")
+        self.refuse("--device: unknown device", *evaluate, "--text", self.data, "--device", "gpu")
         self.refuse("--routing: unknown value.*topk, threshold", *evaluate, "--text", self.data, "--routing", "best")
         self.refuse("cannot open", *evaluate, "--text", self.folder / "nowhere.txt")
 

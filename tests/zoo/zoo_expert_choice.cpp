@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "mor/backend/host/backend.hpp"
 #include "mor/policy/expert_choice.hpp"
-#include "zoo/zoo_impl.hpp"
+#include "zoo/zoo_holder.hpp"
 
 namespace mor::test {
-std::unique_ptr<ZooModel> make_expert_choice(ModelConfig const& config) { return make_with_router<ExpertChoice<>>(config); }
+std::unique_ptr<ZooModel> make_expert_choice(ModelConfig const& config) { return make_with_router<ExpertChoice<>, host::Backend<double>>(config); }
 }  // namespace mor::test

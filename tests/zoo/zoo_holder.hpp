@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// The one implementation of `ZooModel`, instantiated by the zoo_*.cpp files.
+/// The one implementation of `ZooModel`, for any backend.
 #pragma once
 
 #include "zoo/zoo.hpp"
 
-#include "mor/backend/host/backend.hpp"
 #include "mor/model/recursive_transformer.hpp"
 #include "mor/policy/cache.hpp"
 #include "mor/policy/sharing.hpp"
 
 #include <optional>
+#include <span>
 
 namespace mor::test {
 
@@ -25,8 +25,10 @@ inline LayerSchedule schedule_of(ModelConfig const& config) {
   return {};
 }
 
-template <class Router, class Cache>
+template <class Router, class Cache, class B>
 class ZooHolder final : public ZooModel {
+  using Real = typename B::real_type;
+
  public:
   explicit ZooHolder(ModelConfig const& config)
       : model_(backend_, config, Router(config.recursion), schedule_of(config)) {
@@ -35,19 +37,18 @@ class ZooHolder final : public ZooModel {
   ParameterLayout const& layout() const override { return model_.parameters().layout(); }
   ModelConfig const& config() const override { return model_.config(); }
   void initialize(std::uint64_t seed) override { model_.initialize(seed); }
-  std::vector<double> read(std::string const& name) const override { return model_.parameters().read(name); }
+  std::vector<double> read(std::string const& name) const override { return wide(model_.parameters().read(name)); }
   void write(std::string const& name, std::vector<double> const& values) override {
-    model_.parameters().write(name, values);
+    model_.parameters().write(name, std::vector<Real>(values.begin(), values.end()));
     model_.parameters().publish();
   }
   std::vector<double> gradient(std::string const& name) const override {
-    return model_.parameters().read_gradient(name);
+    return wide(model_.parameters().read_gradient(name));
   }
   void zero_gradients() override { model_.parameters().zero_gradients(); }
   Logits forward(Batch const& batch, RoutingMode mode) override { return copy(model_.forward(batch, mode)); }
   std::vector<double> loss(Batch const& batch, std::vector<Token> const& targets, RoutingMode mode) override {
-    auto const losses = model_.loss(batch, targets, mode);
-    return {losses.begin(), losses.end()};
+    return download(model_.loss(batch, targets, mode));
   }
   LossReport train(Batch const& batch, std::vector<Token> const& targets, TrainingProgress const& progress,
                    LossWeights const& weights) override {
@@ -65,19 +66,27 @@ class ZooHolder final : public ZooModel {
   Index arena_allocations() const override { return model_.backend().arena().allocations(); }
 
  private:
-  static Logits copy(View<double const> view) { return {view.rows, view.cols, {view.data, view.data + view.size()}}; }
+  static std::vector<double> wide(std::vector<Real> const& values) { return {values.begin(), values.end()}; }
+  std::vector<double> download(std::span<Real const> values) {
+    std::vector<Real> host(values.size());
+    backend_.download(values, host);
+    return wide(host);
+  }
+  Logits copy(View<Real const> view) {
+    return {view.rows, view.cols, download({view.data, static_cast<std::size_t>(view.size())})};
+  }
 
-  host::Backend<double> backend_;
-  RecursiveModel<Router, Cache, host::Backend<double>> model_;
-  std::optional<KvCache<host::Backend<double>>> cache_;
+  B backend_;
+  RecursiveModel<Router, Cache, B> model_;
+  std::optional<KvCache<B>> cache_;
 };
 
-template <class Router>
+template <class Router, class B>
 std::unique_ptr<ZooModel> make_with_router(ModelConfig const& config) {
   switch (config.recursion.cache) {
-    case CacheKind::RecursionWise: return std::make_unique<ZooHolder<Router, RecursionWiseCache>>(config);
-    case CacheKind::Shared: return std::make_unique<ZooHolder<Router, SharedCache>>(config);
-    case CacheKind::Hybrid: return std::make_unique<ZooHolder<Router, HybridCache>>(config);
+    case CacheKind::RecursionWise: return std::make_unique<ZooHolder<Router, RecursionWiseCache, B>>(config);
+    case CacheKind::Shared: return std::make_unique<ZooHolder<Router, SharedCache, B>>(config);
+    case CacheKind::Hybrid: return std::make_unique<ZooHolder<Router, HybridCache, B>>(config);
   }
   return nullptr;
 }

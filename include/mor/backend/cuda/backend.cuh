@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The CUDA backend: every verb of the contract as kernels on one stream. Verbs enqueue and return; those that the
+/// contract lets wait (`download`, `sum`, `squared_norm`, `count_at_least`) do.
+#pragma once
+
+#include "mor/backend/cuda/memory.cuh"
+#include "mor/backend/cuda/ops/attention.cuh"
+#include "mor/backend/cuda/ops/attention_backward.cuh"
+#include "mor/backend/cuda/ops/blas.cuh"
+#include "mor/backend/cuda/ops/context.cuh"
+#include "mor/backend/cuda/ops/elementwise.cuh"
+#include "mor/backend/cuda/ops/embedding.cuh"
+#include "mor/backend/cuda/ops/head.cuh"
+#include "mor/backend/cuda/ops/key_list.cuh"
+#include "mor/backend/cuda/ops/linear.cuh"
+#include "mor/backend/cuda/ops/logits.cuh"
+#include "mor/backend/cuda/ops/norm.cuh"
+#include "mor/backend/cuda/ops/optimizer.cuh"
+#include "mor/backend/cuda/ops/pointwise.cuh"
+#include "mor/backend/cuda/ops/rope.cuh"
+#include "mor/backend/cuda/ops/router_loss.cuh"
+#include "mor/backend/cuda/ops/routing.cuh"
+#include "mor/backend/cuda/ops/rows.cuh"
+#include "mor/backend/cuda/ops/token_choice.cuh"
+#include "mor/backend/cuda/stream.cuh"
+#include "mor/backend/cuda/tuning/architecture.hpp"
+#include "mor/contract/backend.hpp"
+
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace mor::cuda {
+
+/// Where a backend runs, and how cuBLASLt's algorithms are chosen.
+struct BackendOptions {
+  int device = 0;  ///< as CUDA numbers them
+  BlasOptions blas;
+};
+
+/// The number of CUDA devices; 0 where there is no driver.
+[[nodiscard]] inline int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return 0;
+  }
+  return count;
+}
+
+/// Verbs as `mor::Backend` defines them; shapes and meaning are written there. One thread may call a backend at a time.
+///
+/// @tparam T     bfloat16 (weights and activations; logits, losses, gradients of weights and moments stay float) or float
+/// @tparam Arch  Sm80 or Sm90: which instructions attention is built from
+template <class T, class Arch = Sm90>
+class Backend {
+ public:
+  using scalar_type = T;
+  using real_type = float;
+  using architecture = Arch;
+  using In = View<T const>;
+  using Out = View<T>;
+  using RealIn = View<float const>;
+  using RealOut = View<float>;
+  using Vector = std::span<T const>;
+  using Reals = std::span<float const>;
+  using RealResults = std::span<float>;
+  using Rows = std::span<Row const>;
+
+  /// Throws `mor::error` (Unsupported) where there is no such device or it is of another architecture.
+  explicit Backend(BackendOptions const& options = {})
+      : device_(std::make_unique<DeviceFacts>(open(options.device))),
+        stream_(std::make_unique<Stream>()),
+        memory_(std::make_unique<DeviceMemory>()),
+        uploads_(std::make_unique<UploadRing>()),
+        blas_(std::make_unique<Blas>(memory_->resource(), *device_, options.blas)),
+        results_(memory_->resource(), 2),
+        arena_(memory_->resource()) {}
+  Backend(Backend&&) = default;
+  Backend& operator=(Backend&&) = default;
+  ~Backend() {
+    if (stream_ != nullptr) static_cast<void>(cudaStreamSynchronize(stream_->get()));  // before its memory goes
+  }
+
+  /// @name Memory
+  /// @{
+  [[nodiscard]] MemoryResource memory() { return memory_->resource(); }
+  [[nodiscard]] Arena& arena() { return arena_; }
+  [[nodiscard]] MemoryStatistics memory_statistics() const { return memory_->statistics(); }
+  [[nodiscard]] DeviceFacts const& device() const { return *device_; }
+  [[nodiscard]] Context context() { return {stream_->get(), &arena_, device_.get(), blas_.get()}; }
+  [[nodiscard]] Rows upload(Rows values) { return upload_array(values); }
+  [[nodiscard]] Reals upload(Reals values) { return upload_array(values); }
+  void download(Reals from, RealResults to) { download_array(from, to); }
+  void download(Rows from, std::span<Row> to) { download_array(from, to); }
+  void store(Reals from, RealResults to) { uploads_->copy(stream_->get(), from.data(), to.data(), bytes(from)); }
+  void store(Rows from, std::span<Row> to) { uploads_->copy(stream_->get(), from.data(), to.data(), bytes(from)); }
+  void synchronize() { stream_->synchronize(); }
+  template <class U>
+  void fill(View<U> out, double value) {
+    cuda::fill(context(), out, value);
+  }
+  void fill(std::span<Row> out, Row value) { cuda::fill(context(), out, value); }
+  void copy(In x, Out out) { cuda::copy(context(), x, out); }
+  void add(In x, Out out) { cuda::add(context(), x, out); }
+  /// @}
+
+  /// @name Rows
+  /// @{
+  void embed(std::span<Token const> tokens, In table, Out out) { cuda::embed(context(), tokens, table, out); }
+  void embed_backward(std::span<Token const> tokens, In d_out, RealOut d_table) {
+    cuda::embed_backward(context(), tokens, d_out, d_table);
+  }
+  void gather_rows(In x, Rows rows, Out out) { cuda::gather_rows(context(), x, rows, out); }
+  void scatter_rows(In x, Rows rows, Out out) { cuda::scatter_rows(context(), x, rows, out); }
+  void scatter_add_rows(In x, Rows rows, Out out) { cuda::scatter_add_rows(context(), x, rows, out); }
+  void zero_rows(Rows rows, Out out) { cuda::zero_rows(context(), rows, out); }
+  void gather_values(Reals x, Rows rows, RealResults out) { cuda::gather_values(context(), x, rows, out); }
+  void combine(In y, Reals scale, Reals keep, Rows rows, In base, Out hidden) {
+    cuda::combine(context(), y, scale, keep, rows, base, hidden);
+  }
+  void combine_backward(In d_hidden, In y, Reals scale, Rows rows, Out d_y, RealResults d_scale) {
+    cuda::combine_backward(context(), d_hidden, y, scale, rows, d_y, d_scale);
+  }
+  void scale_add_rows(In x, Reals scale, Rows rows, Out out) { cuda::scale_add_rows(context(), x, scale, rows, out); }
+  void count_rows(Rows rows, std::span<Row> counts) { cuda::count_rows(context(), rows, counts); }
+  /// @}
+
+  /// @name Dense layers
+  /// @{
+  void linear(In x, In weights, Out out) { cuda::linear<T, T>(context(), x, weights, 1.0F, out); }
+  void linear_residual(In x, In weights, In residual, Out out) {
+    cuda::linear_residual(context(), x, weights, residual, out);
+  }
+  void linear_backward_input(In d_out, In weights, bool accumulate, Out d_x) {
+    cuda::linear_backward_input(context(), d_out, weights, accumulate, d_x);
+  }
+  void linear_backward_weight(In d_out, In x, RealOut d_weights) {
+    cuda::linear_backward_weight(context(), d_out, x, d_weights);
+  }
+  void linear_logits(In x, In weights, double scale, RealOut out) {
+    cuda::linear_logits(context(), x, weights, scale, out);
+  }
+  void linear_logits_backward(RealIn d_out, In x, In weights, double scale, Out d_x, RealOut d_weights) {
+    cuda::linear_logits_backward(context(), d_out, x, weights, scale, d_x, d_weights);
+  }
+  /// @}
+
+  /// @name Pointwise layers
+  /// @{
+  void rms_norm(In x, Vector weights, double eps, Out out, RealResults rstd) {
+    cuda::rms_norm(context(), x, weights, eps, out, rstd);
+  }
+  void rms_norm_backward(In d_out, In x, Vector weights, Reals rstd, Out d_x, RealResults d_weights) {
+    cuda::rms_norm_backward(context(), d_out, x, weights, rstd, d_x, d_weights);
+  }
+  void rope(Rows positions, Index head_dim, double theta, Rotation rotation, Out x) {
+    cuda::rope(context(), positions, head_dim, theta, rotation, x);
+  }
+  void swiglu(In gate_up, Out out) { cuda::swiglu(context(), gate_up, out); }
+  void swiglu_backward(In d_out, In gate_up, Out d_gate_up) { cuda::swiglu_backward(context(), d_out, gate_up, d_gate_up); }
+  void gelu(In x, double scale, Out out) { cuda::gelu(context(), x, scale, out); }
+  void gelu_backward(In d_out, In x, double scale, Out d_x) { cuda::gelu_backward(context(), d_out, x, scale, d_x); }
+  /// @}
+
+  /// @name Attention
+  /// @{
+  void attention(In q, In k, In v, KeyList const& keys, AttentionShape const& shape, Out out, RealOut lse) {
+    cuda::attention<Arch>(context(), q, k, v, keys, shape, out, lse);
+  }
+  void attention_backward(In q, In k, In v, KeyList const& keys, AttentionShape const& shape, In out, RealIn lse,
+                          In d_out, Out d_q, Out d_k, Out d_v) {
+    cuda::attention_backward<Arch>(context(), q, k, v, keys, shape, out, lse, d_out, d_q, d_k, d_v);
+  }
+  void causal_limits(Rows set_offsets, Rows rows, Rows batch_offsets, Rows base, std::span<Row> limits) {
+    cuda::causal_limits(context(), set_offsets, rows, batch_offsets, base, limits);
+  }
+  void write_keys(In x, KeyList const& keys, Out storage) { cuda::write_keys(context(), x, keys, storage); }
+  /// @}
+
+  /// @name Head
+  /// @{
+  void head_loss(In x, In weights, std::span<Token const> targets, RealResults losses) {
+    cuda::head_loss(context(), x, weights, targets, losses);
+  }
+  void head_loss_backward(In x, In weights, std::span<Token const> targets, double weight, RealResults losses, Out d_x,
+                          RealOut d_weights) {
+    cuda::head_loss_backward(context(), x, weights, targets, weight, losses, d_x, d_weights);
+  }
+  [[nodiscard]] double sum(Reals values) {
+    cuda::sum(context(), values, results_.data());
+    return result();
+  }
+  /// @}
+
+  /// @name Routing
+  /// @{
+  void select_top_k(Reals scores, ActiveSet<float> const& candidates, Rows host_offsets, Selection selection) {
+    Scope const scope(arena_);
+    cuda::select_top_k(context(), scores, candidates, host_offsets, upload(host_offsets), selection);
+  }
+  void count_at_least(Reals scores, ActiveSet<float> const& candidates, std::span<double const> thresholds,
+                      std::span<Row> counts) {
+    cuda::count_at_least(context(), scores, candidates, thresholds, counts);
+  }
+  void select_at_least(Reals scores, double threshold, ActiveSet<float> const& candidates, Rows host_offsets,
+                       Selection selection) {
+    Scope const scope(arena_);
+    cuda::select_at_least(context(), scores, threshold, candidates, host_offsets, upload(host_offsets), selection);
+  }
+  void random_scores(std::uint64_t key, std::uint64_t counter, Rows positions, RealOut out) {
+    cuda::random_scores(context(), key, counter, positions, out);
+  }
+  void router_gate(Reals logits, Rows slots, RouterActivation activation, double alpha, RealResults gate) {
+    cuda::router_gate(context(), logits, slots, activation, alpha, gate);
+  }
+  void router_gate_backward(Reals logits, Rows slots, RouterActivation activation, double alpha, Reals d_gate,
+                            RealResults d_logits) {
+    cuda::router_gate_backward(context(), logits, slots, activation, alpha, d_gate, d_logits);
+  }
+  void router_bce(Reals logits, Rows slots, double weight, RealResults statistics, RealResults d_logits) {
+    cuda::router_bce(context(), logits, slots, weight, statistics, d_logits);
+  }
+  void z_loss(RealIn logits, double weight, RealResults statistics, RealOut d_logits) {
+    cuda::z_loss(context(), logits, weight, statistics, d_logits);
+  }
+  /// @}
+
+  /// @name Token choice
+  /// @{
+  void token_choice(RealIn logits, Reals bias, RouterActivation activation, double alpha, bool full_depth,
+                    RealOut probabilities, RealResults choice, RealResults gate) {
+    cuda::token_choice(context(), logits, bias, activation, alpha, full_depth, probabilities, choice, gate);
+  }
+  void token_choice_backward(RealIn probabilities, Reals choice, RouterActivation activation, double alpha, Reals d_gate,
+                             RealIn d_probabilities, RealOut d_logits) {
+    cuda::token_choice_backward(context(), probabilities, choice, activation, alpha, d_gate, d_probabilities, d_logits);
+  }
+  void token_choice_weights(Reals choice, Reals gate, Rows rows, Index step, bool gate_intermediate, bool additive,
+                            RealResults scale, RealResults keep) {
+    cuda::token_choice_weights(context(), choice, gate, rows, step, gate_intermediate, additive, scale, keep);
+  }
+  void token_choice_weights_backward(Reals choice, Rows rows, Index step, bool gate_intermediate, Reals d_scale,
+                                     RealResults d_gate) {
+    cuda::token_choice_weights_backward(context(), choice, rows, step, gate_intermediate, d_scale, d_gate);
+  }
+  void balance_loss(RealIn probabilities, Reals choice, double weight, RealResults statistics, RealOut d_probabilities) {
+    cuda::balance_loss(context(), probabilities, choice, weight, statistics, d_probabilities);
+  }
+  /// @}
+
+  /// @name Optimizer
+  /// @{
+  void adamw(Reals gradients, AdamwStep step, RealResults weights, RealResults first_moment, RealResults second_moment) {
+    cuda::adamw(context(), gradients, step, weights, first_moment, second_moment);
+  }
+  [[nodiscard]] double squared_norm(Reals values) {
+    cuda::squared_norm(context(), values, results_.data());
+    return result();
+  }
+  void cast_weights(Reals master, std::span<T> weights) { cuda::cast_weights(context(), master, weights); }
+  /// @}
+
+ private:
+  /// Releases the uploads of one verb; the stream's order keeps them until the verb has read them.
+  class Scope {
+   public:
+    explicit Scope(Arena& arena) : arena_(arena), mark_(arena.mark()) {}
+    Scope(Scope const&) = delete;
+    Scope& operator=(Scope const&) = delete;
+    ~Scope() { arena_.release(mark_); }
+
+   private:
+    Arena& arena_;
+    Arena::Mark mark_;
+  };
+
+  [[nodiscard]] static DeviceFacts open(int ordinal) {
+    int const count = device_count();
+    if (ordinal < 0 || ordinal >= count) {
+      fail(ErrorCode::Unsupported, "no such CUDA device", "cuda::Backend",
+           count == 0 ? "a GPU with a driver" : "0 to " + std::to_string(count - 1), std::to_string(ordinal));
+    }
+    check(cudaSetDevice(ordinal), "cudaSetDevice", ordinal);
+    DeviceFacts facts = DeviceFacts::read(ordinal);
+    bool const fits = std::is_same_v<Arch, Sm90> ? facts.capability == Arch::capability : facts.capability >= Arch::capability;
+    if (!fits) {
+      fail(ErrorCode::Unsupported, "the device is of another architecture than the kernels", "cuda::Backend",
+           "compute capability " + std::to_string(Arch::capability / 10) + "." + std::to_string(Arch::capability % 10),
+           facts.name + " with " + std::to_string(facts.capability / 10) + "." + std::to_string(facts.capability % 10));
+    }
+    return facts;
+  }
+
+  template <class U>
+  [[nodiscard]] static Index bytes(std::span<U> values) {
+    return static_cast<Index>(values.size_bytes());
+  }
+  template <class U>
+  [[nodiscard]] std::span<U const> upload_array(std::span<U const> values) {
+    std::span<U> const target = arena_.template allocate<U>(static_cast<Index>(values.size()));
+    uploads_->copy(stream_->get(), values.data(), target.data(), bytes(values));
+    return target;
+  }
+  template <class U>
+  void download_array(std::span<U const> from, std::span<U> to) {
+    if (from.empty()) return;
+    check(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_->get()), "download",
+          from.size());
+    stream_->synchronize();
+  }
+  [[nodiscard]] double result() {
+    double value = 0.0;
+    download_array(std::span<double const>(results_.data(), 1), std::span<double>(&value, 1));
+    return value;
+  }
+
+  // In the order of dependence: each uses those before it, also while it is destroyed.
+  std::unique_ptr<DeviceFacts> device_;
+  std::unique_ptr<Stream> stream_;
+  std::unique_ptr<DeviceMemory> memory_;
+  std::unique_ptr<UploadRing> uploads_;
+  std::unique_ptr<Blas> blas_;
+  Buffer<double> results_;
+  Arena arena_;
+};
+
+static_assert(mor::Backend<Backend<bfloat16>>);
+static_assert(mor::Backend<Backend<float>>);
+
+}  // namespace mor::cuda

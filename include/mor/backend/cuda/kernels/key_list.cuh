@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Limits of a causal attention, keys written at their places, and rows counted.
+#pragma once
+
+#include "mor/backend/cuda/kernels/find_sequence.cuh"
+#include "mor/backend/cuda/kernels/row_copy.cuh"
+#include "mor/core/types.hpp"
+
+namespace mor::cuda {
+
+/// Lists that define limits; `rows` and `base` may be null.
+struct LimitLists {
+  Row const* set_offsets;  ///< [sequences + 1]
+  int sequences;
+  Row const* rows;
+  Row const* batch_offsets;
+  Row const* base;
+};
+
+/// One row a thread.
+template <int Threads>
+__global__ void __launch_bounds__(Threads) causal_limits_kernel(LimitLists lists, Index count, Row* limits) {
+  Index const at = Index{blockIdx.x} * Threads + static_cast<Index>(threadIdx.x);
+  if (at >= count) return;
+  int const sequence = find_sequence(lists.set_offsets, lists.sequences, at);
+  if (sequence < 0) return;
+  Row const before = lists.base == nullptr ? 0 : lists.base[sequence];
+  Row const rank = lists.rows == nullptr ? static_cast<Row>(at) - lists.set_offsets[sequence]
+                                         : lists.rows[at] - lists.batch_offsets[sequence];
+  limits[at] = before + rank + 1;
+}
+
+/// Device pointers of a KeyList.
+struct KeyPlaces {
+  Row const* query_offsets;  ///< [sequences + 1]
+  int sequences;
+  Row const* key_begin;
+  Row const* limits;
+};
+
+/// storage[key_begin[s] + limits[i] - 1] = x[i] for `Rows` rows a block; a row with limit 0 has no place.
+template <class Unit, int Threads, int Rows>
+__global__ void __launch_bounds__(Threads)
+    write_keys_kernel(UnitRows<Unit const> x, Index count, unsigned units, KeyPlaces places, UnitRows<Unit> storage) {
+  static_assert(Rows <= Threads);
+  __shared__ RowOffsets<Rows> offsets;
+  Index const first = Index{blockIdx.x} * Rows;
+  unsigned const rows = static_cast<unsigned>(count - first < Rows ? count - first : Rows);
+  if (threadIdx.x < rows) {
+    Index const row = first + static_cast<Index>(threadIdx.x);
+    int const sequence = find_sequence(places.query_offsets, places.sequences, row);
+    Index const limit = sequence < 0 ? 0 : places.limits[row];
+    offsets.from[threadIdx.x] = row * x.stride;
+    offsets.to[threadIdx.x] = limit > 0 ? (places.key_begin[sequence] + limit - 1) * storage.stride : -1;
+  }
+  __syncthreads();
+  copy_row_tile<Threads>(x.data, storage.data, offsets, rows, units);
+}
+
+template <int Threads>
+__global__ void __launch_bounds__(Threads) count_rows_kernel(Row const* rows, Index count, Row* counts) {
+  Index const at = Index{blockIdx.x} * Threads + static_cast<Index>(threadIdx.x);
+  if (at < count) atomicAdd(counts + rows[at], 1);  // integers: the order does not matter
+}
+
+}  // namespace mor::cuda

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Rotary position embedding in place. A block computes the angles of its rows once and applies them to all heads.
+#pragma once
+
+#include "mor/backend/cuda/kernels/elementwise.cuh"
+#include "mor/backend/cuda/kernels/pack.cuh"
+#include "mor/backend/cuda/tuning/pointwise.hpp"
+#include "mor/core/types.hpp"
+#include "mor/core/view.hpp"
+
+namespace mor::cuda {
+
+/// Cosine and sine of an angle.
+struct TurnedUnit {
+  float cosine, sine;
+};
+
+/// The unit vector turned by `quarter_turns` times pi / 2 radians. The whole quarters are taken off in double, where
+/// the difference is exact, so the angle that is left keeps the precision of a float however many turns went before.
+/// Series of Taylor in the rest, at most half a quarter: the error of either stays below 1.2e-7.
+[[nodiscard]] MOR_HOST_DEVICE inline TurnedUnit turn_unit(double quarter_turns) {
+  double const whole = rint(quarter_turns);
+  float const rest = static_cast<float>(quarter_turns - whole), square = rest * rest;
+  // (pi / 2)^n / n! with alternating signs.
+  float sine = 1.6044118e-4F;
+  sine = fmaf(sine, square, -4.6817541e-3F);
+  sine = fmaf(sine, square, 7.9692626e-2F);
+  sine = fmaf(sine, square, -6.4596410e-1F);
+  sine = fmaf(sine, square, 1.5707963F);
+  sine *= rest;
+  float cosine = -2.5202042e-5F;
+  cosine = fmaf(cosine, square, 9.1926027e-4F);
+  cosine = fmaf(cosine, square, -2.0863481e-2F);
+  cosine = fmaf(cosine, square, 2.5366951e-1F);
+  cosine = fmaf(cosine, square, -1.2337006F);
+  cosine = fmaf(cosine, square, 1.0F);
+  int const quarter = static_cast<int>(whole) & 3;
+  bool const odd = (quarter & 1) != 0;
+  float const x = odd ? sine : cosine, y = odd ? cosine : sine;
+  return {quarter == 1 || quarter == 2 ? -x : x, quarter >= 2 ? -y : y};
+}
+
+/// How the work of a rope launch is cut. An item is a pack of the first half of a head and the pack it pairs with.
+struct RopeGrid {
+  Index rows_of_block;
+  unsigned half;  ///< pairs of a head
+  unsigned items_of_head, items_of_row;
+  double log2_step;  ///< 2 log2(theta) / head_dim: pair i turns by 2^(-i log2_step) radians a position
+  float direction;   ///< 1 forward, -1 backward
+  Divider by_half, by_item_row, by_item_head;
+};
+
+/// Dynamic shared memory: `half` doubles (quarter turns a position, 2 / pi times the radians), then cosines and sines,
+/// each [rows_of_block, half].
+template <class T, int Width>
+__global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const* positions, RopeGrid grid, View<T> x) {
+  constexpr unsigned threads = tuning::kRopeThreads;
+  constexpr int loads = tuning::kRopeItems;
+  extern __shared__ __align__(16) unsigned char rope_shared[];
+  auto* const frequencies = reinterpret_cast<double*>(rope_shared);
+  auto* const cosines = reinterpret_cast<float*>(frequencies + grid.half + grid.half % 2);
+  Index const first_row = blockIdx.x * grid.rows_of_block;
+  auto const rows = static_cast<unsigned>(min(grid.rows_of_block, x.rows - first_row));
+  unsigned const entries = rows * grid.half, items = rows * grid.items_of_row;
+  float* const sines = cosines + (grid.rows_of_block * grid.half + 3) / 4 * 4;
+
+  for (unsigned base = 0; base < items; base += threads * loads) {
+    RawPack<T, Width> low[loads], high[loads];
+    T* at[loads];
+#pragma unroll
+    for (int i = 0; i < loads; ++i) {
+      unsigned const item = base + threadIdx.x + i * threads;
+      if (item >= items) continue;
+      unsigned const row = grid.by_item_row(item), of_row = item - row * grid.items_of_row;
+      unsigned const head = grid.by_item_head(of_row), pair = (of_row - head * grid.items_of_head) * Width;
+      at[i] = x.row(first_row + row) + Index{head} * (2 * grid.half) + pair;
+      low[i] = load_raw<Width>(static_cast<T const*>(at[i]));
+      high[i] = load_raw<Width>(static_cast<T const*>(at[i]) + grid.half);
+    }
+    if (base == 0) {  // the angles, while the first elements are on their way
+      for (unsigned pair = threadIdx.x; pair < grid.half; pair += threads) {
+        frequencies[pair] = 0.63661977236758134308 * exp2(-static_cast<double>(pair) * grid.log2_step);
+      }
+      __syncthreads();
+      for (unsigned entry = threadIdx.x; entry < entries; entry += threads) {
+        unsigned const row = grid.by_half(entry);
+        auto const unit = turn_unit(positions[first_row + row] * frequencies[entry - row * grid.half]);
+        cosines[entry] = unit.cosine;
+        sines[entry] = grid.direction * unit.sine;
+      }
+      __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < loads; ++i) {
+      unsigned const item = base + threadIdx.x + i * threads;
+      if (item >= items) continue;
+      unsigned const row = grid.by_item_row(item), of_row = item - row * grid.items_of_row;
+      unsigned const angle = row * grid.half + (of_row - grid.by_item_head(of_row) * grid.items_of_head) * Width;
+      auto a = widen(low[i]), b = widen(high[i]);
+      auto const cosine = load_lanes<Width>(static_cast<float const*>(cosines) + angle);
+      auto const sine = load_lanes<Width>(static_cast<float const*>(sines) + angle);
+#pragma unroll
+      for (int e = 0; e < Width; ++e) {
+        float const first = a.value[e], second = b.value[e];
+        a.value[e] = fmaf(first, cosine.value[e], -(second * sine.value[e]));
+        b.value[e] = fmaf(second, cosine.value[e], first * sine.value[e]);
+      }
+      store_lanes(at[i], a.value);
+      store_lanes(at[i] + grid.half, b.value);
+    }
+  }
+}
+
+}  // namespace mor::cuda

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Device memory with a count of what is in use, and page-locked host memory that uploads pass through.
+#pragma once
+
+#include "mor/backend/cuda/ops/error.cuh"
+#include "mor/core/memory.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <vector>
+
+namespace mor::cuda {
+
+/// What a backend's memory resource has handed out so far.
+struct MemoryStatistics {
+  Index current_bytes = 0;
+  Index peak_bytes = 0;
+  Index allocations = 0;  ///< how often memory was asked for; constant once a program has warmed up
+};
+
+/// Gives device memory (cudaMalloc, so aligned to 256 bytes). Lives at a fixed address, because buffers keep a pointer
+/// to it.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(DeviceMemory const&) = delete;
+  DeviceMemory& operator=(DeviceMemory const&) = delete;
+
+  [[nodiscard]] MemoryResource resource() { return {this, &allocate, &deallocate, false}; }
+  [[nodiscard]] MemoryStatistics const& statistics() const { return statistics_; }
+
+ private:
+  static void* allocate(void* context, Index bytes) {
+    auto& self = *static_cast<DeviceMemory*>(context);
+    Index const size = std::max(mor::detail::aligned(bytes), kAlignment);
+    void* pointer = nullptr;
+    cudaError_t const status = cudaMalloc(&pointer, static_cast<std::size_t>(size));
+    if (status == cudaErrorMemoryAllocation) {
+      static_cast<void>(cudaGetLastError());  // this error does not stick: the device goes on
+      fail(ErrorCode::OutOfMemory, "the device gave no memory", "cuda::Backend", text_of(bytes) + " bytes",
+           text_of(self.statistics_.current_bytes) + " bytes already in use");
+    }
+    check(status, "cudaMalloc", size);
+    self.statistics_.current_bytes += size;
+    self.statistics_.peak_bytes = std::max(self.statistics_.peak_bytes, self.statistics_.current_bytes);
+    ++self.statistics_.allocations;
+    return pointer;
+  }
+
+  static void deallocate(void* context, void* pointer, Index bytes) {
+    auto& self = *static_cast<DeviceMemory*>(context);
+    self.statistics_.current_bytes -= std::max(mor::detail::aligned(bytes), kAlignment);
+    static_cast<void>(cudaFree(pointer));  // never throws; an error shows in the next call that is checked
+  }
+
+  MemoryStatistics statistics_;
+};
+
+/// Page-locked host memory that copies to the device pass through: the caller's memory is free again at once, and the
+/// host runs ahead of the device. A ring of segments; the host waits only when it is a whole ring ahead.
+class UploadRing {
+ public:
+  UploadRing() = default;
+  UploadRing(UploadRing const&) = delete;
+  UploadRing& operator=(UploadRing const&) = delete;
+  ~UploadRing() {
+    for (Segment const& segment : segments_) {
+      static_cast<void>(cudaEventDestroy(segment.done));
+      static_cast<void>(cudaFreeHost(segment.data));
+    }
+  }
+
+  /// Enqueues a copy of `bytes` bytes to device memory at `to`.
+  void copy(cudaStream_t stream, void const* from, void* to, Index bytes) {
+    auto const* source = static_cast<std::byte const*>(from);
+    auto* target = static_cast<std::byte*>(to);
+    while (bytes > 0) {
+      if (segments_.empty() || offset_ == kSegmentBytes) advance(stream);
+      Index const part = std::min(bytes, kSegmentBytes - offset_);
+      std::byte* const staged = segments_[current_].data + offset_;
+      std::memcpy(staged, source, static_cast<std::size_t>(part));
+      check(cudaMemcpyAsync(target, staged, static_cast<std::size_t>(part), cudaMemcpyHostToDevice, stream), "upload", part);
+      offset_ = std::min(kSegmentBytes, offset_ + mor::detail::aligned(part));
+      source += part;
+      target += part;
+      bytes -= part;
+    }
+  }
+
+ private:
+  static constexpr Index kSegmentBytes = Index{1} << 20;
+  static constexpr std::size_t kSegments = 8;
+
+  struct Segment {
+    std::byte* data = nullptr;
+    cudaEvent_t done = nullptr;  ///< after the last copy from this segment
+  };
+
+  void advance(cudaStream_t stream) {
+    if (!segments_.empty()) check(cudaEventRecord(segments_[current_].done, stream), "cudaEventRecord");
+    offset_ = 0;
+    if (segments_.size() < kSegments) {
+      Segment segment;
+      void* pointer = nullptr;
+      check(cudaMallocHost(&pointer, static_cast<std::size_t>(kSegmentBytes)), "cudaMallocHost", kSegmentBytes);
+      segment.data = static_cast<std::byte*>(pointer);
+      check(cudaEventCreateWithFlags(&segment.done, cudaEventDisableTiming), "cudaEventCreate");
+      current_ = segments_.size();
+      segments_.push_back(segment);
+      return;
+    }
+    current_ = (current_ + 1) % kSegments;
+    check(cudaEventSynchronize(segments_[current_].done), "cudaEventSynchronize");
+  }
+
+  std::vector<Segment> segments_;
+  std::size_t current_ = 0;
+  Index offset_ = 0;
+};
+
+}  // namespace mor::cuda

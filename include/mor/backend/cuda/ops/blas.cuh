@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Matrix products by cuBLASLt: one descriptor and one algorithm a problem, found at its first use and kept.
+#pragma once
+
+#include "mor/backend/cuda/ops/context.cuh"
+#include "mor/backend/cuda/ops/gemm_problem.cuh"
+#include "mor/backend/cuda/ops/gemm_record.cuh"
+#include "mor/core/memory.hpp"
+
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace mor::cuda {
+
+/// How algorithms are chosen.
+struct BlasOptions {
+  Index workspace_bytes = Index{64} << 20;  ///< for split sums
+  /// Time the candidates of a large problem at its first use, and take the fastest. Otherwise cuBLASLt's first proposal.
+  bool search = false;
+  /// Where choices are kept between runs; empty: nowhere. With a record, a run repeats the choices of the one before, and
+  /// so its bits.
+  std::string record_path;
+};
+
+/// Owns the cuBLASLt handle, its workspace, and a plan for each problem met so far.
+class Blas {
+ public:
+  Blas(MemoryResource memory, DeviceFacts const& device, BlasOptions options)
+      : options_(std::move(options)), workspace_(memory, options_.workspace_bytes), memory_(memory),
+        record_(options_.record_path, device.name) {
+    check(cublasLtCreate(&handle_), "cublasLtCreate");
+  }
+  Blas(Blas const&) = delete;
+  Blas& operator=(Blas const&) = delete;
+  ~Blas() {
+    for (auto& [problem, plan] : plans_) plan.destroy();
+    static_cast<void>(cublasLtDestroy(handle_));
+  }
+
+  /// d = alpha * a b + beta * c in the library's column-major terms; `c` may be `d`.
+  void multiply(cudaStream_t stream, char const* verb, GemmProblem const& problem, float alpha, GemmOperands const& at) {
+    GemmPlan const& plan = find(stream, verb, problem, alpha, at);
+    run(stream, verb, problem, plan, plan.algorithm, alpha, at, at.d);
+  }
+
+  [[nodiscard]] std::size_t plans() const { return plans_.size(); }
+
+ private:
+  static constexpr int kCandidates = 12;
+
+  /// Has a name, which the library's type lacks: nvcc 13.0 fails on a vector of a type without one.
+  struct Candidate {
+    cublasLtMatmulAlgo_t algorithm;
+  };
+
+  GemmPlan const& find(cudaStream_t stream, char const* verb, GemmProblem const& problem, float alpha,
+                       GemmOperands const& at) {
+    if (auto const found = plans_.find(problem); found != plans_.end()) return found->second;
+    GemmPlan plan = GemmPlan::describe(verb, problem);
+    auto candidates = propose(verb, problem, plan);
+    plan.algorithm = candidates.front().algorithm;
+    if (auto const* recorded = record_.find(problem)) {
+      plan.algorithm = *recorded;
+      // Another version of the library may refuse what it once proposed.
+      if (!accepts(plan)) plan.algorithm = candidates.front().algorithm;
+    } else if (options_.search && problem.flops() > 1e9) {
+      plan.algorithm = fastest(stream, verb, problem, plan, candidates, alpha, at);
+      record_.add(problem, plan.algorithm);
+    }
+    return plans_.emplace(problem, plan).first->second;
+  }
+
+  [[nodiscard]] bool accepts(GemmPlan const& plan) const {
+    cublasLtMatmulHeuristicResult_t result{};
+    return cublasLtMatmulAlgoCheck(handle_, plan.operation, plan.a, plan.b, plan.c, plan.d, &plan.algorithm, &result) ==
+               CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= static_cast<std::size_t>(workspace_.size());
+  }
+
+  [[nodiscard]] std::vector<Candidate> propose(char const* verb, GemmProblem const& problem,
+                                               GemmPlan const& plan) const {
+    cublasLtMatmulPreference_t preference = nullptr;
+    check(cublasLtMatmulPreferenceCreate(&preference), verb);
+    auto const set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+      check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)), verb);
+    };
+    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_.size()));
+    // Sums of split products in a fixed order: the in-place scheme adds them as blocks finish.
+    set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+        static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<std::uint32_t>(problem.a.alignment));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<std::uint32_t>(problem.b.alignment));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<std::uint32_t>(problem.c.alignment));
+    set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<std::uint32_t>(problem.d.alignment));
+    cublasLtMatmulHeuristicResult_t results[kCandidates];
+    int count = 0;
+    cublasStatus_t const status = cublasLtMatmulAlgoGetHeuristic(
+        handle_, plan.operation, plan.a, plan.b, plan.c, plan.d, preference, kCandidates, results, &count);
+    static_cast<void>(cublasLtMatmulPreferenceDestroy(preference));
+    check(status, verb, problem.m, problem.n, problem.k);
+    std::vector<Candidate> algorithms;
+    for (int i = 0; i < count; ++i) {
+      if (results[i].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back({results[i].algo});
+    }
+    if (algorithms.empty()) check(CUBLAS_STATUS_NOT_SUPPORTED, verb, problem.m, problem.n, problem.k);
+    return algorithms;
+  }
+
+  /// Times each candidate on the operands themselves, into memory of its own.
+  [[nodiscard]] cublasLtMatmulAlgo_t fastest(cudaStream_t stream, char const* verb, GemmProblem const& problem,
+                                             GemmPlan const& plan, std::vector<Candidate> const& candidates,
+                                             float alpha, GemmOperands const& at) {
+    Buffer<std::byte> const output(memory_, problem.d.bytes());
+    cudaEvent_t begin = nullptr, end = nullptr;
+    check(cudaEventCreate(&begin), verb);
+    check(cudaEventCreate(&end), verb);
+    cublasLtMatmulAlgo_t best = candidates.front().algorithm;
+    float best_time = 0.0F;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      constexpr int repetitions = 4;
+      run(stream, verb, problem, plan, candidates[i].algorithm, alpha, at, output.data());
+      check(cudaEventRecord(begin, stream), verb);
+      for (int n = 0; n < repetitions; ++n) run(stream, verb, problem, plan, candidates[i].algorithm, alpha, at, output.data());
+      check(cudaEventRecord(end, stream), verb);
+      check(cudaEventSynchronize(end), verb);
+      float time = 0.0F;
+      check(cudaEventElapsedTime(&time, begin, end), verb);
+      if (i == 0 || time < best_time) {
+        best_time = time;
+        best = candidates[i].algorithm;
+      }
+    }
+    static_cast<void>(cudaEventDestroy(begin));
+    static_cast<void>(cudaEventDestroy(end));
+    return best;
+  }
+
+  void run(cudaStream_t stream, char const* verb, GemmProblem const& problem, GemmPlan const& plan,
+           cublasLtMatmulAlgo_t const& algorithm, float alpha, GemmOperands const& at, void* d) {
+    float const beta = problem.add_c ? 1.0F : 0.0F;
+    check(cublasLtMatmul(handle_, plan.operation, &alpha, at.a, plan.a, at.b, plan.b, &beta, at.c != nullptr ? at.c : d,
+                         plan.c, d, plan.d, &algorithm, workspace_.data(), static_cast<std::size_t>(workspace_.size()),
+                         stream),
+          verb, problem.m, problem.n, problem.k);
+  }
+
+  BlasOptions options_;
+  cublasLtHandle_t handle_ = nullptr;
+  Buffer<std::byte> workspace_;
+  MemoryResource memory_;
+  GemmRecord record_;
+  std::unordered_map<GemmProblem, GemmPlan, GemmProblem::Hash> plans_;
+};
+
+}  // namespace mor::cuda

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// What every operation is given: the stream it runs on, scratch memory, and the facts of the device.
+#pragma once
+
+#include "mor/backend/cuda/ops/error.cuh"
+#include "mor/core/memory.hpp"
+#include "mor/core/types.hpp"
+
+#include <algorithm>
+#include <string>
+#include <type_traits>
+
+namespace mor::cuda {
+
+/// Properties that launches depend on.
+struct DeviceFacts {
+  int ordinal = 0;
+  std::string name;
+  int multiprocessors = 0;
+  int max_shared_bytes = 0;  ///< of one block, after opting in
+  int l2_bytes = 0;
+  int capability = 0;  ///< 10 * major + minor: 90 for Hopper
+  Index memory_bytes = 0;
+
+  [[nodiscard]] static DeviceFacts read(int ordinal) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, ordinal), "cudaGetDeviceProperties", ordinal);
+    DeviceFacts facts;
+    facts.ordinal = ordinal;
+    facts.name = properties.name;
+    facts.multiprocessors = properties.multiProcessorCount;
+    facts.max_shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+    facts.l2_bytes = properties.l2CacheSize;
+    facts.capability = 10 * properties.major + properties.minor;
+    facts.memory_bytes = static_cast<Index>(properties.totalGlobalMem);
+    return facts;
+  }
+};
+
+class Blas;  // ops/blas.cuh
+
+/// Passed by value to every operation. Operations enqueue work on `stream` and return at once unless they say otherwise.
+struct Context {
+  cudaStream_t stream = nullptr;
+  Arena* arena = nullptr;  ///< device memory
+  DeviceFacts const* device = nullptr;
+  Blas* blas = nullptr;    ///< matrix products; only operations that multiply need it
+};
+
+/// Device memory for the duration of one operation. It is given back when the host leaves the scope; the stream's order
+/// keeps the kernels that use it ahead of those that get it next.
+class Scratch {
+ public:
+  explicit Scratch(Context const& context) : arena_(*context.arena), mark_(arena_.mark()) {}
+  Scratch(Scratch const&) = delete;
+  Scratch& operator=(Scratch const&) = delete;
+  ~Scratch() { arena_.release(mark_); }
+
+  template <class T>
+  [[nodiscard]] T* take(Index count) {
+    return arena_.template allocate<T>(count).data();
+  }
+
+ private:
+  Arena& arena_;
+  Arena::Mark mark_;
+};
+
+/// Blocks, threads of a block, and bytes of dynamic shared memory of one launch.
+struct LaunchShape {
+  dim3 blocks{1};
+  int threads = 1;
+  Index shared_bytes = 0;
+};
+
+[[nodiscard]] MOR_HOST_DEVICE constexpr Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
+
+/// Launches `kernel` on the context's stream; arguments convert to the kernel's parameter types. A launch of no blocks
+/// does nothing. `verb` names the operation in errors.
+template <class... Parameters>
+inline void launch(Context const& context, char const* verb, LaunchShape const& shape, void (*kernel)(Parameters...),
+                   std::type_identity_t<Parameters>... arguments) {
+  if (shape.blocks.x == 0 || shape.blocks.y == 0 || shape.blocks.z == 0) return;
+  if (shape.shared_bytes > 48 * 1024) {
+    check(cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shape.shared_bytes)),
+          verb, shape.shared_bytes);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.blocks;
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
+  config.stream = context.stream;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), verb, shape.blocks.x, shape.blocks.y, shape.blocks.z,
+        shape.threads, shape.shared_bytes);
+}
+
+/// Blocks for `items` pieces of work, at most one full load of the device (for kernels that stride over the rest).
+[[nodiscard]] inline unsigned persistent_blocks(Context const& context, Index items, int blocks_per_multiprocessor) {
+  Index const most = Index{context.device->multiprocessors} * blocks_per_multiprocessor;
+  return static_cast<unsigned>(std::clamp<Index>(items, 0, most));
+}
+
+}  // namespace mor::cuda

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Tile sizes of the attention kernels. Plain C++.
+///
+/// The tensor-core kernels give each warp the rows of `row_tiles` matrix tiles of 16, so that a fragment read from
+/// shared memory serves two products, and cut the other side into steps small enough for the accumulators to stay in
+/// registers.
+#pragma once
+
+#include "mor/core/types.hpp"
+
+namespace mor::cuda::tuning {
+
+/// One warp works on one row (and head), or a whole block shares it where there are few rows and many keys.
+struct AttentionGeneral {
+  static constexpr int threads = 256;
+  static constexpr int warps = threads / 32;
+  static constexpr int keys_at_once = 4;  ///< read before the first is used
+  static constexpr int max_head_dim = 256;
+  static constexpr Index few_rows = 4;  ///< rows a sequence up to which a block shares a row
+  static constexpr Index many_keys = 128;
+};
+
+/// Forward: 128 queries a block.
+template <int HeadDim>
+struct AttentionSm80Forward;
+template <>
+struct AttentionSm80Forward<64> {
+  static constexpr int warps = 4, row_tiles = 2, key_tile = 128, step_keys = 32;
+  static constexpr bool queries_in_registers = true;
+  static constexpr bool look_ahead = true;  ///< scores of the next step are computed among this step's exponentials
+};
+template <>
+struct AttentionSm80Forward<128> {
+  static constexpr int warps = 4, row_tiles = 2, key_tile = 64, step_keys = 32;
+  static constexpr bool queries_in_registers = false;
+  static constexpr bool look_ahead = true;
+};
+
+/// Gradient of the queries: 128 queries a block.
+template <int HeadDim>
+struct AttentionSm80QueryGradient;
+template <>
+struct AttentionSm80QueryGradient<64> {
+  static constexpr int warps = 4, row_tiles = 2, key_tile = 64, step_keys = 32;
+  static constexpr bool rows_in_registers = true;
+};
+template <>
+struct AttentionSm80QueryGradient<128> {
+  static constexpr int warps = 4, row_tiles = 2, key_tile = 32, step_keys = 32;
+  static constexpr bool rows_in_registers = false;
+};
+
+/// Gradients of keys and values: 128 or 64 keys a block.
+template <int HeadDim>
+struct AttentionSm80KeyGradient;
+template <>
+struct AttentionSm80KeyGradient<64> {
+  static constexpr int warps = 4, row_tiles = 2, query_tile = 64, step_queries = 32;
+};
+template <>
+struct AttentionSm80KeyGradient<128> {
+  static constexpr int warps = 4, row_tiles = 1, query_tile = 64, step_queries = 32;
+};
+
+/// Blocks of each tensor-core kernel that share a multiprocessor: while one waits, the other computes.
+inline constexpr int kAttentionBlocksPerMultiprocessor = 2;
+
+/// How far (in powers of two) a score may outrun the reference that exponentials are taken against.
+inline constexpr float kAttentionSlack = 8.0F;
+
+/// The forward tensor-core kernel pays where some sequence has this many query rows; below, most of each tile is empty.
+inline constexpr Index kAttentionFewestRows = 8;
+
+}  // namespace mor::cuda::tuning

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Every valid (router, cache) pair on the CUDA backend, behind the same interface as on the host.
+#pragma once
+
+#include "zoo/zoo.hpp"
+
+#include <memory>
+
+namespace mor::test {
+
+std::unique_ptr<ZooModel> make_cuda_float(ModelConfig const& config);
+std::unique_ptr<ZooModel> make_cuda_bfloat16(ModelConfig const& config);
+
+}  // namespace mor::test

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/cuda_zoo.cuh"
+
+namespace mor::test {
+std::unique_ptr<ZooModel> make_cuda_float(ModelConfig const& config) {
+  return make_on_cuda<cuda::Backend<float>>(config);
+}
+}  // namespace mor::test
