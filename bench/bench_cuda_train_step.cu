@@ -6,6 +6,8 @@
 
 #include "mor/mor.cuh"
 
+#include <cuda_profiler_api.h>
+
 #include <chrono>
 #include <string>
 
@@ -48,13 +50,19 @@ void train_step(benchmark::State& state) {
   model.initialize(1);
   model.parameters().enable_gradients();
   train::Adamw<B> optimizer(backend, model.parameters(), {});
+  cuda::Repetition repetition;
   auto const step = [&] {
     model.parameters().zero_gradients();
-    model.forward_backward(rows.batch(), rows.targets, {}, weights);
+    backend.repeat(repetition, [&] { model.forward_backward(rows.batch(), rows.targets, {}, weights); });
     optimizer.apply(1e-4, optimizer.gradient_norms());
   };
   for (int i = 0; i < 4; ++i) step();
   backend.synchronize();
+  // One step for a profiler: ncu --profile-from-start off sees this one only.
+  cuda::check(cudaProfilerStart(), "cudaProfilerStart");
+  step();
+  backend.synchronize();
+  cuda::check(cudaProfilerStop(), "cudaProfilerStop");
   std::vector<double> times;
   for (auto _ : state) {
     auto const start = std::chrono::steady_clock::now();

@@ -54,6 +54,13 @@ class EventPair {
   return *middle;
 }
 
+/// out = 2 uniform - 1.
+template <class T>
+__global__ void center_kernel(float const* uniform, Index count, T* out) {
+  Index const i = Index{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < count) out[i] = cuda::narrow<T>(2.0F * uniform[i] - 1.0F);
+}
+
 /// A backend for benchmarks, memory to flush the cache with, and the roofs of the device.
 class Gpu {
  public:
@@ -116,7 +123,8 @@ class Gpu {
     positions.resize(static_cast<std::size_t>(rows * cols));
     for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<Row>(i);
     backend_.random_scores(key, 1, backend_.upload(positions), {uniform.data(), rows * cols, 1});
-    backend_.cast_weights(uniform.span(), result.span());
+    cuda::LaunchShape const shape{dim3(static_cast<unsigned>((rows * cols + 255) / 256)), 256};
+    cuda::launch(context(), "center", shape, &center_kernel<bfloat16>, uniform.data(), rows * cols, result.data());
     backend_.synchronize();
     backend_.arena().reset();
     return result;

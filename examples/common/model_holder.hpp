@@ -29,6 +29,17 @@ struct BackendSettings {
 template <class Options>
 BackendSettings(std::string, Options) -> BackendSettings<Options>;
 
+/// What a backend needs to repeat a training step cheaply; empty where it offers nothing of the kind.
+template <class B>
+struct RepetitionOf {
+  struct type {};
+};
+template <class B>
+  requires requires { typename B::repetition_type; }
+struct RepetitionOf<B> {
+  using type = typename B::repetition_type;
+};
+
 template <class Router, class Cache, class B>
 class ModelHolder final : public AnyModel {
   static_assert(std::is_same_v<typename B::real_type, float>, "AnyModel passes losses, logits and weights as float");
@@ -62,7 +73,12 @@ class ModelHolder final : public AnyModel {
   void zero_gradients() override { model_.parameters().zero_gradients(); }
   void forward_backward(mor::Batch const& batch, std::span<Token const> targets, mor::TrainingProgress const& progress,
                         mor::LossWeights const& weights) override {
-    model_.forward_backward(batch, targets, progress, weights);
+    auto const work = [&] { model_.forward_backward(batch, targets, progress, weights); };
+    if constexpr (requires { backend_.repeat(repetition_, work); }) {
+      backend_.repeat(repetition_, work);
+    } else {
+      work();
+    }
   }
   mor::train::GradientNorms gradient_norms() const override { return optimizer_.value().gradient_norms(); }
   void apply(double learning_rate, mor::train::GradientNorms const& norms) override {
@@ -116,6 +132,7 @@ class ModelHolder final : public AnyModel {
   B backend_;
   mor::RecursiveModel<Router, Cache, B> model_;
   std::optional<mor::train::Adamw<B>> optimizer_;
+  typename RepetitionOf<B>::type repetition_;
   std::vector<float> logits_;  ///< of the last `forward`, where the backend's memory is not the host's
 };
 

@@ -192,7 +192,7 @@ TEMPLATE_TEST_CASE("attention of heads of 64 and 128 agrees with the host", "[cu
   }
 }
 
-TEMPLATE_TEST_CASE("attention of any head dimension agrees with the host", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("attention of any head dimension agrees with the host", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (Index const head_dim : {1, 5, 32, 40, 96, 256}) {
     for (auto const& problem : cases(6, 2, head_dim)) check_case<TestType>(device, problem, 8);
@@ -235,7 +235,7 @@ TEST_CASE("attention of scores far apart stays exact", "[cuda]") {
   }
 }
 
-TEMPLATE_TEST_CASE("attention of columns of one wide matrix gives the bits it has on matrices of their own", "[cuda]",
+TEMPLATE_TEST_CASE("attention of columns of one wide matrix gives the bits it has on matrices of their own", "[cuda][quick]",
                    float, bfloat16) {
   test::Device device;
   Index const heads = 4, kv_heads = 2, head_dim = 64, width = heads * head_dim, kv_width = kv_heads * head_dim;
@@ -290,7 +290,7 @@ TEMPLATE_TEST_CASE("attention of columns of one wide matrix gives the bits it ha
   REQUIRE(equal);
 }
 
-TEMPLATE_TEST_CASE("attention of no queries, or of queries that see nothing, is empty", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("attention of no queries, or of queries that see nothing, is empty", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   AttentionCase const none("no queries", 2, 2, 64, {causal(0)});
   Problem<TestType> const nothing(device, none, 0);

@@ -179,7 +179,7 @@ TEST_CASE("Hopper attention gives the same bits in every run", "[cuda]") {
   }
 }
 
-TEST_CASE("Hopper attention reads and writes column slices of one matrix", "[cuda]") {
+TEST_CASE("Hopper attention reads and writes column slices of one matrix", "[cuda][quick]") {
   test::Device device;
   need_hopper(device);
   AttentionShape const shape{3, 1, 64, 0.125};

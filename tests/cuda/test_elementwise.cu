@@ -18,7 +18,7 @@ constexpr Shape kShapes[] = {{0, 8, 0},    {1, 1, 0},    {1, 7, 0},     {1, 8191
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("fill on the device writes one value, and nothing between rows", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("fill on the device writes one value, and nothing between rows", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& [rows, cols, padding] : kShapes) {
     CAPTURE(rows, cols, padding);
@@ -32,7 +32,7 @@ TEMPLATE_TEST_CASE("fill on the device writes one value, and nothing between row
   }
 }
 
-TEST_CASE("fill on the device writes integers", "[cuda]") {
+TEST_CASE("fill on the device writes integers", "[cuda][quick]") {
   test::Device device;
   for (std::size_t const count : {0, 1, 3, 4, 33, 5000}) {
     CAPTURE(count);
@@ -43,7 +43,7 @@ TEST_CASE("fill on the device writes integers", "[cuda]") {
   }
 }
 
-TEMPLATE_TEST_CASE("copy on the device keeps every bit, and nothing between rows", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("copy on the device keeps every bit, and nothing between rows", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& [rows, cols, padding] : kShapes) {
     for (Index const other_padding : {padding, Index{0}, Index{16}}) {
@@ -57,7 +57,7 @@ TEMPLATE_TEST_CASE("copy on the device keeps every bit, and nothing between rows
   }
 }
 
-TEMPLATE_TEST_CASE("copy on the device moves columns that are not aligned", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("copy on the device moves columns that are not aligned", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   auto const x = test::random_values<TestType>(40 * 64, 1), before = test::random_values<TestType>(40 * 64, 2);
   for (Index const first : {0, 1, 8}) {
@@ -76,7 +76,7 @@ TEMPLATE_TEST_CASE("copy on the device moves columns that are not aligned", "[cu
   }
 }
 
-TEMPLATE_TEST_CASE("add on the device rounds each sum once", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("add on the device rounds each sum once", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& [rows, cols, padding] : kShapes) {
     CAPTURE(rows, cols, padding);

@@ -57,7 +57,7 @@ void check_backward(Shape const& shape, std::vector<Token> const& tokens, bool w
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("embedding on the device reads repeated tokens", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("embedding on the device reads repeated tokens", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& [count, vocabulary, cols, padding] :
        {Shape{0, 7, 3, 0}, {1, 1, 1, 0}, {33, 7, 3, 2}, {400, 50, 100, 4}, {400, 50, 96, 0}, {3000, 500, 64, 8}}) {
@@ -75,7 +75,7 @@ TEMPLATE_TEST_CASE("embedding on the device reads repeated tokens", "[cuda]", fl
   }
 }
 
-TEMPLATE_TEST_CASE("the embedding's gradient on the device sums every row once", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("the embedding's gradient on the device sums every row once", "[cuda][quick]", float, bfloat16) {
   for (bool const whole_numbers : {true, false}) {
     for (Shape const& shape : {Shape{0, 7, 3, 0},
                                {1, 1, 1, 0},
@@ -94,7 +94,7 @@ TEMPLATE_TEST_CASE("the embedding's gradient on the device sums every row once",
   }
 }
 
-TEMPLATE_TEST_CASE("a token that fills the batch, and tokens that all differ, get their gradient", "[cuda]", float,
+TEMPLATE_TEST_CASE("a token that fills the batch, and tokens that all differ, get their gradient", "[cuda][quick]", float,
                    bfloat16) {
   check_backward<TestType>({30000, 5, 24, 0}, std::vector<Token>(30000, 3), true);
   std::vector<Token> different;

@@ -29,7 +29,7 @@ void check_limits(test::Device& device, std::vector<Row> const& set_offsets, std
 
 }  // namespace
 
-TEST_CASE("causal limits on the device are the host's ranks", "[cuda]") {
+TEST_CASE("causal limits on the device are the host's ranks", "[cuda][quick]") {
   test::Device device;
   check_limits(device, {0}, {}, {}, {});
   check_limits(device, {0, 0, 0}, {}, {}, {4, 5});
@@ -50,7 +50,7 @@ TEST_CASE("causal limits on the device are the host's ranks", "[cuda]") {
   check_limits(device, offsets, {}, {}, base);
 }
 
-TEMPLATE_TEST_CASE("keys on the device are written at their places and nowhere else", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("keys on the device are written at their places and nowhere else", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& [cols, padding] :
        {std::array<Index, 2>{1, 0}, {7, 3}, {64, 0}, {64, 8}, {64, 1}, {320, 16}, {1000, 0}}) {
@@ -87,7 +87,7 @@ TEMPLATE_TEST_CASE("keys on the device are written at their places and nowhere e
   cuda::write_keys<TestType>(device.context(), {}, {}, {});
 }
 
-TEST_CASE("active rows are counted on the device", "[cuda]") {
+TEST_CASE("active rows are counted on the device", "[cuda][quick]") {
   test::Device device;
   for (Row const count : {0, 1, 7, 5000}) {
     std::vector<Row> rows, counts;

@@ -178,7 +178,7 @@ TEST_CASE("two runs on the device give the same bits", "[cuda]") {
   }
 }
 
-TEST_CASE("a second step on the device asks for no memory", "[cuda]") {
+TEST_CASE("a second step on the device asks for no memory", "[cuda][quick]") {
   require_device();
   for (auto const& config : all_configs()) {
     CAPTURE(describe(config));

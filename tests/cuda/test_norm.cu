@@ -66,7 +66,7 @@ void check_backward(Shape const& shape, Index offset) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("rms_norm on the device follows its definition", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("rms_norm on the device follows its definition", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& [rows, cols, padding] : kShapes) {
     CAPTURE(rows, cols, padding);
@@ -87,7 +87,7 @@ TEMPLATE_TEST_CASE("rms_norm on the device follows its definition", "[cuda]", fl
   }
 }
 
-TEST_CASE("rms_norm on the device rounds the normalised value before the weight", "[cuda]") {
+TEST_CASE("rms_norm on the device rounds the normalised value before the weight", "[cuda][quick]") {
   test::Device device;
   for (Index const cols : {Index{33}, Index{960}, Index{2048}}) {
     CAPTURE(cols);
@@ -108,7 +108,7 @@ TEST_CASE("rms_norm on the device rounds the normalised value before the weight"
   }
 }
 
-TEMPLATE_TEST_CASE("rms_norm_backward on the device accumulates both gradients, the same bits in every run", "[cuda]",
+TEMPLATE_TEST_CASE("rms_norm_backward on the device accumulates both gradients, the same bits in every run", "[cuda][quick]",
                    float, bfloat16) {
   for (auto const& shape : kShapes) check_backward<TestType>(shape, 0);
   for (auto const& shape : {Shape{20, 96, 0}, {3, 2048, 8}}) check_backward<TestType>(shape, 1);

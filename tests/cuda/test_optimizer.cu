@@ -77,7 +77,7 @@ void check_adamw(Index count, std::array<Index, 4> const& offsets) {
 
 }  // namespace
 
-TEST_CASE("AdamW on the device follows its formula on buffers of any alignment", "[cuda]") {
+TEST_CASE("AdamW on the device follows its formula on buffers of any alignment", "[cuda][quick]") {
   for (Index const count : kCounts) {
     check_adamw(count, {0, 0, 0, 0});
     check_adamw(count, {3, 3, 3, 3});

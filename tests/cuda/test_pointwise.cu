@@ -38,7 +38,7 @@ void check_map(test::Device& device, Index rows, Index cols, Index padding, std:
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("swiglu and its gradient on the device follow their definitions", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("swiglu and its gradient on the device follow their definitions", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   test::Oracle oracle;
   for (auto const& [rows, cols, padding] : kShapes) {
@@ -60,7 +60,7 @@ TEMPLATE_TEST_CASE("swiglu and its gradient on the device follow their definitio
   }
 }
 
-TEMPLATE_TEST_CASE("swiglu on the device stays finite for large gates", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("swiglu on the device stays finite for large gates", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   std::vector<double> const gates{-300.0, -100.0, -90.0, 0.0, 90.0, 100.0, 300.0, 1e30};
   auto gate_up = gates;
@@ -79,7 +79,7 @@ TEMPLATE_TEST_CASE("swiglu on the device stays finite for large gates", "[cuda]"
   }
 }
 
-TEMPLATE_TEST_CASE("gelu and its gradient on the device follow their definitions", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("gelu and its gradient on the device follow their definitions", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   test::Oracle oracle;
   for (auto const& [rows, cols, padding] : kShapes) {

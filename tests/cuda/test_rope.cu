@@ -22,7 +22,7 @@ std::vector<Row> scattered_positions(Index rows, Index most) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("rope on the device turns every head by its row's angles, and back", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("rope on the device turns every head by its row's angles, and back", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& [rows, heads, head_dim, padding] : {Shape{0, 2, 8, 0},
                                                        {1, 1, 2, 0},
@@ -58,7 +58,7 @@ TEMPLATE_TEST_CASE("rope on the device turns every head by its row's angles, and
   }
 }
 
-TEST_CASE("rope on the device keeps its precision at position 2^20", "[cuda]") {
+TEST_CASE("rope on the device keeps its precision at position 2^20", "[cuda][quick]") {
   test::Device device;
   Index const rows = 64, heads = 2, head_dim = 64, cols = heads * head_dim, half = head_dim / 2;
   std::vector<Row> positions;
@@ -85,7 +85,7 @@ TEST_CASE("rope on the device keeps its precision at position 2^20", "[cuda]") {
   }
 }
 
-TEST_CASE("rope on the device refuses a head dimension that does not fit", "[cuda]") {
+TEST_CASE("rope on the device refuses a head dimension that does not fit", "[cuda][quick]") {
   test::Device device;
   test::DeviceRows const positions(device, {0, 1});
   test::DeviceMatrix<float> const x(device, 2, 12, std::vector<double>(24, 1.0));

@@ -118,7 +118,7 @@ double constexpr kNan = std::numeric_limits<double>::quiet_NaN();
 
 }  // namespace
 
-TEST_CASE("top-k on the device chooses the host's rows, ties to the lower position", "[cuda]") {
+TEST_CASE("top-k on the device chooses the host's rows, ties to the lower position", "[cuda][quick]") {
   test::Device device;
   std::vector<double> const scores{3, 1, 3, 2, 3, /**/ -1, -1, -1, /**/ 5, /**/ 0, -0.0, 0};
   std::vector<Row> const offsets{0, 5, 8, 8, 9, 12};
@@ -128,13 +128,13 @@ TEST_CASE("top-k on the device chooses the host's rows, ties to the lower positi
   }
 }
 
-TEST_CASE("top-k on the device ranks infinities in order and NaN last", "[cuda]") {
+TEST_CASE("top-k on the device ranks infinities in order and NaN last", "[cuda][quick]") {
   test::Device device;
   std::vector<double> const scores{kNan, -kInfinity, 1, kInfinity, -1, kNan, 1e-42, -1e-42};
   for (Row keep = 0; keep <= 8; ++keep) check_top_k(device, scores, {0, 8}, {0, keep});
 }
 
-TEST_CASE("top-k on the device agrees with the host for short, long and very long sequences", "[cuda]") {
+TEST_CASE("top-k on the device agrees with the host for short, long and very long sequences", "[cuda][quick]") {
   test::Device device;
   double const levels = GENERATE(0.0, 20.0, 1.0);
   for (auto const& lengths : std::vector<std::vector<Row>>{{1},
@@ -156,7 +156,7 @@ TEST_CASE("top-k on the device agrees with the host for short, long and very lon
   }
 }
 
-TEST_CASE("top-k on the device serves a training batch", "[cuda]") {
+TEST_CASE("top-k on the device serves a training batch", "[cuda][quick]") {
   test::Device device;
   auto const offsets = offsets_of(std::vector<Row>(64, 2048));
   auto const scores = random_scores(offsets.back(), 9, 0.0);
@@ -164,7 +164,7 @@ TEST_CASE("top-k on the device serves a training batch", "[cuda]") {
     check_top_k(device, scores, offsets, offsets_of(std::vector<Row>(64, keep)));
 }
 
-TEST_CASE("thresholds count and choose the host's rows", "[cuda]") {
+TEST_CASE("thresholds count and choose the host's rows", "[cuda][quick]") {
   test::Device device;
   auto const offsets = offsets_of({3, 0, 2500, 1, 300, 8200});
   auto scores = random_scores(offsets.back(), 3, 0.0);
@@ -197,7 +197,7 @@ TEST_CASE("thresholds count and choose the host's rows", "[cuda]") {
   }
 }
 
-TEST_CASE("a threshold never writes more rows than were announced", "[cuda]") {
+TEST_CASE("a threshold never writes more rows than were announced", "[cuda][quick]") {
   test::Device device;
   Candidates const candidates(device, {0, 4, 8});
   test::DeviceMatrix<float> const scores(device, 8, 1, std::vector<double>(8, 1.0));
@@ -210,7 +210,7 @@ TEST_CASE("a threshold never writes more rows than were announced", "[cuda]") {
   REQUIRE(chosen.intact());
 }
 
-TEST_CASE("selections of nothing do nothing", "[cuda]") {
+TEST_CASE("selections of nothing do nothing", "[cuda][quick]") {
   test::Device device;
   check_top_k(device, {}, {0}, {0});
   check_top_k(device, {}, {0, 0, 0}, {0, 0, 0});
@@ -221,7 +221,7 @@ TEST_CASE("selections of nothing do nothing", "[cuda]") {
   cuda::count_at_least(device.context(), {}, candidates.on_device(), {}, {});
 }
 
-TEST_CASE("random scores on the device are the host's, bit for bit", "[cuda]") {
+TEST_CASE("random scores on the device are the host's, bit for bit", "[cuda][quick]") {
   test::Device device;
   for (auto const& [rows, columns, padding] : {std::array<Index, 3>{0, 3, 0}, {1, 1, 0}, {33, 3, 5}, {4000, 2, 0}}) {
     CAPTURE(rows, columns);
@@ -238,7 +238,7 @@ TEST_CASE("random scores on the device are the host's, bit for bit", "[cuda]") {
   }
 }
 
-TEST_CASE("gates and their gradients on the device follow the activation", "[cuda]") {
+TEST_CASE("gates and their gradients on the device follow the activation", "[cuda][quick]") {
   test::Device device;
   test::Oracle host;
   auto const activation = GENERATE(RouterActivation::Sigmoid, RouterActivation::Tanh, RouterActivation::None);
@@ -269,7 +269,7 @@ TEST_CASE("gates and their gradients on the device follow the activation", "[cud
   }
 }
 
-TEST_CASE("a gate of one logit on the device refuses softmax", "[cuda]") {
+TEST_CASE("a gate of one logit on the device refuses softmax", "[cuda][quick]") {
   test::Device device;
   REQUIRE_THROWS_AS(cuda::router_gate(device.context(), {}, {}, RouterActivation::Softmax, 1.0, {}), mor::error);
   REQUIRE_THROWS_AS(cuda::router_gate_backward(device.context(), {}, {}, RouterActivation::Softmax, 1.0, {}, {}),

@@ -141,7 +141,7 @@ void check_combine_backward(Case<T>& c, bool with_scale) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("row moves on the device touch exactly the listed rows", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("row moves on the device touch exactly the listed rows", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& shape : kShapes) {
     for (int const which : {0, 1, 2}) {
@@ -152,7 +152,7 @@ TEMPLATE_TEST_CASE("row moves on the device touch exactly the listed rows", "[cu
   }
 }
 
-TEMPLATE_TEST_CASE("combine on the device blends the listed rows, also in place", "[cuda]", float, bfloat16) {
+TEMPLATE_TEST_CASE("combine on the device blends the listed rows, also in place", "[cuda][quick]", float, bfloat16) {
   test::Device device;
   for (auto const& shape : kShapes) {
     for (int const which : {0, 1, 2}) {
@@ -165,7 +165,7 @@ TEMPLATE_TEST_CASE("combine on the device blends the listed rows, also in place"
   }
 }
 
-TEMPLATE_TEST_CASE("combine_backward on the device gives both gradients, or only that of the update", "[cuda]", float,
+TEMPLATE_TEST_CASE("combine_backward on the device gives both gradients, or only that of the update", "[cuda][quick]", float,
                    bfloat16) {
   test::Device device;
   for (auto const& shape : kShapes) {
@@ -178,7 +178,7 @@ TEMPLATE_TEST_CASE("combine_backward on the device gives both gradients, or only
   }
 }
 
-TEST_CASE("gather_values on the device reads the listed numbers", "[cuda]") {
+TEST_CASE("gather_values on the device reads the listed numbers", "[cuda][quick]") {
   test::Device device;
   for (Index const count : {1, 7, 5000}) {
     for (int const which : {0, 1, 2}) {

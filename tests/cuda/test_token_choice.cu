@@ -66,7 +66,7 @@ struct Choices {
 
 }  // namespace
 
-TEST_CASE("the router's cross-entropy on the device agrees with the host", "[cuda]") {
+TEST_CASE("the router's cross-entropy on the device agrees with the host", "[cuda][quick]") {
   test::Device device;
   for (Index const count : {1, 3, 100, 1023, 1024, 1025, 5000, 131072}) {
     auto const logits = scaled(test::random_values<float>(count, 1), 4.0);
@@ -85,7 +85,7 @@ TEST_CASE("the router's cross-entropy on the device agrees with the host", "[cud
   check_bce(device, {}, {}, true);
 }
 
-TEST_CASE("the z-loss on the device agrees with the host", "[cuda]") {
+TEST_CASE("the z-loss on the device agrees with the host", "[cuda][quick]") {
   test::Device device;
   for (auto const& [rows, columns, padding] :
        {std::array<Index, 3>{0, 3, 0}, {1, 1, 0}, {33, 3, 5}, {1000, 4, 0}, {777, 16, 1}, {131072, 1, 0}}) {
@@ -113,7 +113,7 @@ TEST_CASE("the z-loss on the device agrees with the host", "[cuda]") {
   }
 }
 
-TEST_CASE("tokens on the device choose the host's depths", "[cuda]") {
+TEST_CASE("tokens on the device choose the host's depths", "[cuda][quick]") {
   test::Device device;
   test::Oracle host;
   auto const activation =
@@ -142,7 +142,7 @@ TEST_CASE("tokens on the device choose the host's depths", "[cuda]") {
   }
 }
 
-TEST_CASE("token-choice gradients on the device agree with the host", "[cuda]") {
+TEST_CASE("token-choice gradients on the device agree with the host", "[cuda][quick]") {
   test::Device device;
   test::Oracle host;
   auto const activation =
@@ -178,7 +178,7 @@ TEST_CASE("token-choice gradients on the device agree with the host", "[cuda]") 
   }
 }
 
-TEST_CASE("combine weights on the device are the host's", "[cuda]") {
+TEST_CASE("combine weights on the device are the host's", "[cuda][quick]") {
   test::Device device;
   test::Oracle host;
   bool const gate_intermediate = GENERATE(true, false);
@@ -213,7 +213,7 @@ TEST_CASE("combine weights on the device are the host's", "[cuda]") {
   }
 }
 
-TEST_CASE("the balance loss on the device agrees with the host", "[cuda]") {
+TEST_CASE("the balance loss on the device agrees with the host", "[cuda][quick]") {
   test::Device device;
   for (auto const& [rows, columns, padding] :
        {std::array<Index, 3>{0, 3, 0}, {1, 1, 0}, {5, 3, 2}, {1023, 4, 0}, {1025, 16, 1}, {131072, 3, 0}}) {

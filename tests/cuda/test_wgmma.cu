@@ -10,6 +10,30 @@ using namespace mor;
 
 namespace {
 
+using namespace mor::cuda;
+using namespace mor::cuda::sm90;
+
+/// Four 8 x 8 matrices from shared memory: lane t gives the address of row t % 8 of matrix t / 8.
+__device__ __forceinline__ void load_matrices(std::uint32_t (&to)[4], std::uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared::cta.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(row)
+               : "memory");
+}
+
+/// Reads a warpgroup's [64, Dim] tile of rows as a left operand.
+template <int Dim>
+__device__ __forceinline__ void load_operand(std::uint32_t tile, Place const& place,
+                                             std::uint32_t (&operand)[Dim / 16][4]) {
+  int const lane = place.thread % kWarpSize, row = place.thread / kWarpSize * 16 + lane % 16;
+  std::uint32_t const start = tile + static_cast<std::uint32_t>(row * kSwizzleRowBytes);
+#pragma unroll
+  for (int step = 0; step < Dim / 16; ++step) {
+    int const piece = (step % 4 * 2 + lane / 16) ^ (row % 8);
+    load_matrices(operand[step], start + static_cast<std::uint32_t>(step / 4 * kBoxBytes + piece * 16));
+  }
+}
+
 constexpr int kMostBytes = 3 * 128 * 128 * 2;
 
 struct TileStorage {
@@ -58,7 +82,7 @@ __global__ void __launch_bounds__(256)
   float d[N / 2] = {};
   std::uint32_t operand[K / 16][4] = {};
   if constexpr (form == Form::RegisterRows || form == Form::RegisterColumns) {
-    cuda::sm90::load_operand<K>(left, place, operand);
+    load_operand<K>(left, place, operand);
   }
   cuda::wgmma_fence();
   if constexpr (form == Form::SharedRows) {
@@ -141,7 +165,7 @@ __global__ void __launch_bounds__(Threads) fetch_kernel(BoxArguments const __gri
 
 }  // namespace
 
-TEST_CASE("wgmma multiplies rows in shared memory", "[cuda]") {
+TEST_CASE("wgmma multiplies rows in shared memory", "[cuda][quick]") {
   SECTION("one block of columns") {
     check_form<Form::SharedRows, 64, 64>();
   }
@@ -156,7 +180,7 @@ TEST_CASE("wgmma multiplies rows in shared memory", "[cuda]") {
   }
 }
 
-TEST_CASE("wgmma multiplies rows in registers with rows in shared memory", "[cuda]") {
+TEST_CASE("wgmma multiplies rows in registers with rows in shared memory", "[cuda][quick]") {
   SECTION("one block of columns") {
     check_form<Form::RegisterRows, 64, 64>();
   }
@@ -165,7 +189,7 @@ TEST_CASE("wgmma multiplies rows in registers with rows in shared memory", "[cud
   }
 }
 
-TEST_CASE("wgmma multiplies rows in registers with columns in shared memory", "[cuda]") {
+TEST_CASE("wgmma multiplies rows in registers with columns in shared memory", "[cuda][quick]") {
   SECTION("few rows, one block") {
     check_form<Form::RegisterColumns, 64, 64>();
   }
@@ -180,7 +204,7 @@ TEST_CASE("wgmma multiplies rows in registers with columns in shared memory", "[
   }
 }
 
-TEST_CASE("wgmma multiplies rows with columns in shared memory", "[cuda]") {
+TEST_CASE("wgmma multiplies rows with columns in shared memory", "[cuda][quick]") {
   SECTION("one block") {
     check_form<Form::SharedColumns, 64, 64>();
   }
@@ -189,7 +213,7 @@ TEST_CASE("wgmma multiplies rows with columns in shared memory", "[cuda]") {
   }
 }
 
-TEST_CASE("the copy engine brings boxes in the swizzled layout, with zeros outside of the matrix", "[cuda]") {
+TEST_CASE("the copy engine brings boxes in the swizzled layout, with zeros outside of the matrix", "[cuda][quick]") {
   test::Device device;
   need_hopper(device);
   Index const rows = 150, cols = 192;

@@ -32,6 +32,13 @@ TEST_CASE("vector exp is within two units in the last place") {
   REQUIRE(worst < 2.0);
 }
 
+TEST_CASE("vector exp of a number of any size is finite or infinite as it should be") {
+  for (float const x : {-1e3F, -1e6F, -1e30F, -std::numeric_limits<float>::max()}) REQUIRE(exp_of(x) == 0.0F);
+  for (float const x : {1e3F, 1e30F, std::numeric_limits<float>::max()}) {
+    REQUIRE(exp_of(x) == std::numeric_limits<float>::infinity());
+  }
+}
+
 TEST_CASE("vector exp keeps infinities, zeros and NaN") {
   float const infinity = std::numeric_limits<float>::infinity();
   REQUIRE(exp_of(0.0F) == 1.0F);

@@ -217,7 +217,7 @@ class TokenizerReader {
   void read_unknown(JsonObject& model) {
     Json const* const value = model.find("unk_token");
     if (value == nullptr || value->is_null()) return;
-    std::string const& text = json_string(*value, model.where("unk_token"));
+    std::string const text = json_string(*value, model.where("unk_token"));
     auto const added = added_ids_.find(text);
     if (added == added_ids_.end() && !ids_.contains(text)) {
       fail(ErrorCode::MalformedFile, "not a token", model.where("unk_token"), "an entry of the vocabulary",

@@ -44,18 +44,15 @@ class Adamw {
     backend.fill(View<Real>(second_.data(), 1, second_.size()), 0.0);
     for (auto const& info : parameters.layout().all()) {
       if (info.group == ParameterGroup::Frozen) continue;
-      if (!ranges_.empty() && ranges_.back().joins(info)) {
-        ranges_.back().size += info.size();
-      } else {
-        ranges_.push_back({info.offset, info.size(), info.decay, info.group});
-      }
+      extend(ranges_, info, info.decay);
+      extend(norm_ranges_, info, true);  // one norm covers what decays and what does not: each waits for the device
     }
   }
 
   /// Norms of the accumulated gradients; waits for the device.
   [[nodiscard]] GradientNorms gradient_norms() const {
     double main = 0.0, aux = 0.0;
-    for (auto const& range : ranges_) {
+    for (auto const& range : norm_ranges_) {
       double const squared = backend_->squared_norm(part(parameters_->gradients(), range));
       (range.group == ParameterGroup::Main ? main : aux) += squared;
     }
@@ -94,10 +91,17 @@ class Adamw {
     Index offset = 0, size = 0;
     bool decay = true;
     ParameterGroup group = ParameterGroup::Main;
-    [[nodiscard]] bool joins(ParameterInfo const& info) const {
-      return info.offset == offset + size && info.decay == decay && info.group == group;
-    }
   };
+
+  /// Appends a tensor to the last range, if it follows on that with the same settings, or as a range of its own.
+  static void extend(std::vector<Range>& ranges, ParameterInfo const& info, bool decay) {
+    Range* const last = ranges.empty() ? nullptr : &ranges.back();
+    if (last != nullptr && info.offset == last->offset + last->size && decay == last->decay && info.group == last->group) {
+      last->size += info.size();
+    } else {
+      ranges.push_back({info.offset, info.size(), decay, info.group});
+    }
+  }
 
   static std::span<Real> part(std::span<Real> all, Range const& range) {
     return all.subspan(static_cast<std::size_t>(range.offset), static_cast<std::size_t>(range.size));
@@ -110,7 +114,8 @@ class Adamw {
   ParameterSet<B>* parameters_;
   AdamwSettings settings_;
   Buffer<Real> first_, second_;
-  std::vector<Range> ranges_;
+  std::vector<Range> ranges_;       ///< of one update each
+  std::vector<Range> norm_ranges_;  ///< of one norm each
   Index steps_ = 0;
 };
 

@@ -23,10 +23,13 @@
 #include "mor/backend/cuda/ops/routing.cuh"
 #include "mor/backend/cuda/ops/rows.cuh"
 #include "mor/backend/cuda/ops/token_choice.cuh"
+#include "mor/backend/cuda/repetition.cuh"
 #include "mor/backend/cuda/stream.cuh"
 #include "mor/backend/cuda/tuning/architecture.hpp"
 #include "mor/contract/backend.hpp"
 
+#include <cstddef>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -61,6 +64,7 @@ class Backend {
   using scalar_type = T;
   using real_type = float;
   using architecture = Arch;
+  using repetition_type = Repetition;
   using In = View<T const>;
   using Out = View<T>;
   using RealIn = View<float const>;
@@ -76,6 +80,7 @@ class Backend {
         stream_(std::make_unique<Stream>()),
         memory_(std::make_unique<DeviceMemory>()),
         uploads_(std::make_unique<UploadRing>()),
+        log_(std::make_unique<WorkLog>()),
         blas_(std::make_unique<Blas>(memory_->resource(), *device_, options.blas)),
         results_(memory_->resource(), 2),
         arena_(memory_->resource()) {}
@@ -91,14 +96,23 @@ class Backend {
   [[nodiscard]] Arena& arena() { return arena_; }
   [[nodiscard]] MemoryStatistics memory_statistics() const { return memory_->statistics(); }
   [[nodiscard]] DeviceFacts const& device() const { return *device_; }
-  [[nodiscard]] Context context() { return {stream_->get(), &arena_, device_.get(), blas_.get()}; }
+  [[nodiscard]] Context context() { return {stream_->get(), &arena_, device_.get(), blas_.get(), log_.get()}; }
   [[nodiscard]] Rows upload(Rows values) { return upload_array(values); }
   [[nodiscard]] Reals upload(Reals values) { return upload_array(values); }
   void download(Reals from, RealResults to) { download_array(from, to); }
   void download(Rows from, std::span<Row> to) { download_array(from, to); }
-  void store(Reals from, RealResults to) { uploads_->copy(stream_->get(), from.data(), to.data(), bytes(from)); }
-  void store(Rows from, std::span<Row> to) { uploads_->copy(stream_->get(), from.data(), to.data(), bytes(from)); }
-  void synchronize() { stream_->synchronize(); }
+  void store(Reals from, RealResults to) { copy_to_device(from.data(), to.data(), bytes(from)); }
+  void store(Rows from, std::span<Row> to) { copy_to_device(from.data(), to.data(), bytes(from)); }
+  void synchronize() {
+    log_->wait();
+    stream_->synchronize();
+  }
+  /// Runs `work()`, calls of verbs that come again and again with the same shapes, and captures it in a CUDA graph once it
+  /// has settled (see `Repetition`). Each such piece of work has a repetition of its own, which the backend must outlive.
+  template <class Work>
+  void repeat(Repetition& repetition, Work const& work) {
+    repetition.run(stream_->get(), *log_, slots_, work);
+  }
   template <class U>
   void fill(View<U> out, double value) {
     cuda::fill(context(), out, value);
@@ -302,12 +316,23 @@ class Backend {
   template <class U>
   [[nodiscard]] std::span<U const> upload_array(std::span<U const> values) {
     std::span<U> const target = arena_.template allocate<U>(static_cast<Index>(values.size()));
-    uploads_->copy(stream_->get(), values.data(), target.data(), bytes(values));
+    copy_to_device(values.data(), target.data(), bytes(values));
     return target;
+  }
+  void copy_to_device(void const* from, void* to, Index size) {
+    if (size == 0) return;
+    log_->note(to);
+    log_->note(size);
+    if (slots_ == nullptr) return uploads_->copy(stream_->get(), from, to, size);
+    std::byte* const staged = slots_->take(size);
+    std::memcpy(staged, from, static_cast<std::size_t>(size));
+    if (log_->compares()) return;
+    check(cudaMemcpyAsync(to, staged, static_cast<std::size_t>(size), cudaMemcpyHostToDevice, stream_->get()), "upload", size);
   }
   template <class U>
   void download_array(std::span<U const> from, std::span<U> to) {
     if (from.empty()) return;
+    log_->wait();
     check(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_->get()), "download",
           from.size());
     stream_->synchronize();
@@ -323,6 +348,8 @@ class Backend {
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<DeviceMemory> memory_;
   std::unique_ptr<UploadRing> uploads_;
+  std::unique_ptr<WorkLog> log_;
+  PinnedSlots* slots_ = nullptr;  ///< where uploads pass through while work is captured or compared
   std::unique_ptr<Blas> blas_;
   Buffer<double> results_;
   Arena arena_;

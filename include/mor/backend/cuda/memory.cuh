@@ -58,6 +58,47 @@ class DeviceMemory {
   MemoryStatistics statistics_;
 };
 
+/// Page-locked host memory for the uploads of work that repeats: handed out in the same pieces each time.
+class PinnedSlots {
+ public:
+  PinnedSlots() = default;
+  PinnedSlots(PinnedSlots const&) = delete;
+  PinnedSlots& operator=(PinnedSlots const&) = delete;
+  ~PinnedSlots() {
+    for (auto const& block : blocks_) static_cast<void>(cudaFreeHost(block.data));
+  }
+
+  /// Starts from the first piece again.
+  void rewind() { current_ = 0, offset_ = 0; }
+  /// The next piece.
+  [[nodiscard]] std::byte* take(Index bytes) {
+    bytes = mor::detail::aligned(bytes);
+    while (current_ < blocks_.size() && offset_ + bytes > blocks_[current_].size) {
+      ++current_;
+      offset_ = 0;
+    }
+    if (current_ == blocks_.size()) {
+      Block block{nullptr, std::max(bytes, Index{1} << 20)};
+      void* pointer = nullptr;
+      check(cudaMallocHost(&pointer, static_cast<std::size_t>(block.size)), "cudaMallocHost", block.size);
+      block.data = static_cast<std::byte*>(pointer);
+      blocks_.push_back(block);
+    }
+    std::byte* const result = blocks_[current_].data + offset_;
+    offset_ += bytes;
+    return result;
+  }
+
+ private:
+  struct Block {
+    std::byte* data;
+    Index size;
+  };
+  std::vector<Block> blocks_;
+  std::size_t current_ = 0;
+  Index offset_ = 0;
+};
+
 /// Page-locked host memory that copies to the device pass through: the caller's memory is free again at once, and the
 /// host runs ahead of the device. A ring of segments; the host waits only when it is a whole ring ahead.
 class UploadRing {

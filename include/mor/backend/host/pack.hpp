@@ -214,6 +214,7 @@ template <class T>
 [[nodiscard]] inline Pack<float> exp(Pack<float> x) {
   using P = Pack<float>;
   using Bits = P::Mask;
+  using Words [[gnu::vector_size(sizeof(P::Vector))]] = std::uint32_t;  // exponents of what underflows wrap around
   x = smaller(P(89.0F), x);
   P const shift(12582911.0F);  // 1.5 * 2^23 - 1: adding it rounds to an integer n and leaves n - 1 in the low bits
   P const shifted = multiply_add(x, P(1.44269504088896341F), shift);
@@ -227,7 +228,7 @@ template <class T>
   P const high = multiply_add(P(1.9875691500e-4F), r, P(1.3981999507e-3F));
   P const series = multiply_add(multiply_add(high, square, middle), square, low);
   P const p = multiply_add(series, square, r) + P(1.0F);
-  P const half(std::bit_cast<P::Vector>(std::bit_cast<Bits>(p.v) + (std::bit_cast<Bits>(shifted.v) << 23)));
+  P const half(std::bit_cast<P::Vector>(std::bit_cast<Words>(p.v) + (std::bit_cast<Words>(shifted.v) << 23)));
   Bits const result = std::bit_cast<Bits>((half + half).v);
   Bits const too_small = x.v < P(-86.29F).v, not_a_number = x.v != x.v;
   return P(std::bit_cast<P::Vector>((result & ~too_small) | not_a_number));  // all bits set are a NaN

@@ -166,11 +166,8 @@ __device__ __forceinline__ void differentiate_columns(float (&d_weights)[32], st
 /// What a warpgroup holds while it goes over the queries.
 template <int Dim>
 struct KeyState {
-  using Tiles = tuning::AttentionSm90KeyGradient<Dim>;
-  static constexpr int kSteps = Tiles::keys_in_registers ? Dim / 16 : 1;
   float d_k[Dim / 2] = {};  ///< without the scale
   float d_v[Dim / 2] = {};
-  std::uint32_t k[kSteps][4], v[kSteps][4];  ///< the keys and values themselves, where there is room
   std::uint32_t weights[4][4] = {}, d_scores[4][4] = {};
 };
 
@@ -180,22 +177,13 @@ template <int Dim, class Release>
 __device__ __forceinline__ void step_over_queries(BackwardArguments const& a, KeyStorage<Dim>& shared, int stage,
                                                   Place const& place, int key, bool hide, KeyState<Dim>& state,
                                                   Release const& release) {
-  constexpr bool resident = KeyState<Dim>::Tiles::keys_in_registers;
   std::uint32_t const q = shared_address(shared.q[stage]), d_out = shared_address(shared.d_out[stage]);
   std::uint32_t const k = shared_address(shared.k[place.warpgroup]), v = shared_address(shared.v[place.warpgroup]);
   float scores[32], d_weights[32];
   wgmma_fence();
-  if constexpr (resident) {
-    multiply_rows<Dim, kTileRows>(scores, state.k, q);
-    wgmma_commit();
-    multiply_rows<Dim, kTileRows>(d_weights, state.v, d_out);
-    wgmma_commit();
-    wgmma_wait<1>();
-  } else {
-    multiply_rows<Dim, kTileRows>(scores, k, q);
-    wgmma_commit();
-    wgmma_wait<0>();
-  }
+  multiply_rows<Dim, kTileRows>(scores, k, q);
+  wgmma_commit();
+  wgmma_wait<0>();
   touch(scores);
   touch(state.d_k);
   touch(state.d_v);
@@ -206,10 +194,8 @@ __device__ __forceinline__ void step_over_queries(BackwardArguments const& a, Ke
   if (hide) hide_queries(scores, shared.limits[stage], place.column, key + place.row);
   narrow_weights<kTileRows>(scores, state.weights);
   wgmma_fence();
-  if constexpr (!resident) {  // now that the scores' registers are free
-    multiply_rows<Dim, kTileRows>(d_weights, v, d_out);
-    wgmma_commit();
-  }
+  multiply_rows<Dim, kTileRows>(d_weights, v, d_out);  // only now that the scores' registers are free
+  wgmma_commit();
   add_weighted_rows<Dim, kTileRows>(state.d_v, state.weights, d_out);
   wgmma_commit();
   wgmma_wait<1>();
@@ -226,13 +212,7 @@ template <int Dim>
 __device__ __forceinline__ void gather_key_gradients(BackwardArguments const& a, KeyStorage<Dim>& shared,
                                                      RingCursor<KeyStorage<Dim>::Tiles::stages>& at, Place const& place,
                                                      KeyPiece const& piece, bool active, KeyState<Dim>& state) {
-  constexpr bool resident = KeyState<Dim>::Tiles::keys_in_registers;
   int const key = piece.key + place.warpgroup * kTileRows;
-  if constexpr (resident) {
-    load_operand<Dim>(shared_address(shared.k[place.warpgroup]), place, state.k);
-    load_operand<Dim>(shared_address(shared.v[place.warpgroup]), place, state.v);
-    arrive_warp(shared.k_empty);
-  }
   int unreleased = -1;
   for (int first = piece.first_tile * kTileRows; first < piece.num_queries; first += kTileRows) {
     int const rows = min(piece.num_queries - first, kTileRows);
@@ -256,12 +236,7 @@ __device__ __forceinline__ void gather_key_gradients(BackwardArguments const& a,
   touch(state.weights);
   touch(state.d_scores);
   if (unreleased >= 0) arrive_warp(shared.q_empty[unreleased]);
-  if constexpr (resident) {
-    touch(state.k);
-    touch(state.v);
-  } else {
-    arrive_warp(shared.k_empty);
-  }
+  arrive_warp(shared.k_empty);
 }
 
 template <int Dim>

@@ -124,19 +124,6 @@ __device__ __forceinline__ void touch(std::uint32_t (&weights)[Steps][4]) {
 }
 using cuda::touch;
 
-/// Reads a warpgroup's [64, Dim] tile of rows as a left operand.
-template <int Dim>
-__device__ __forceinline__ void load_operand(std::uint32_t tile, Place const& place,
-                                             std::uint32_t (&operand)[Dim / 16][4]) {
-  int const lane = place.thread % kWarpSize, row = place.thread / kWarpSize * 16 + lane % 16;
-  std::uint32_t const start = tile + static_cast<std::uint32_t>(row * kSwizzleRowBytes);
-#pragma unroll
-  for (int step = 0; step < Dim / 16; ++step) {
-    int const piece = (step % 4 * 2 + lane / 16) ^ (row % 8);
-    load_matrices(operand[step], start + static_cast<std::uint32_t>(step / 4 * kBoxBytes + piece * 16));
-  }
-}
-
 /// Overwrites rows [first, Rows) of a tile [Rows, Dim] in shared memory with zeros: what lies behind the end of a key
 /// list may be anything, and 0 * NaN is not 0. Each warpgroup that reads the tile does so itself, right before it
 /// reads.

@@ -100,15 +100,6 @@ __device__ __forceinline__ void named_arrive(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;\n" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-/// Four 8 x 8 matrices of bf16: thread t names row t % 8 of matrix t / 8, and gets elements 2 (t % 4) and + 1 of row
-/// t / 4 of each.
-__device__ __forceinline__ void load_matrices(std::uint32_t (&to)[4], std::uint32_t row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared::cta.b16 {%0, %1, %2, %3}, [%4];\n"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(row)
-               : "memory");
-}
-
 /// 2^x to about 2 units in the last place; 0 at -infinity.
 __device__ __forceinline__ float fast_exp2(float x) {
   float result;

@@ -44,7 +44,17 @@ class Blas {
   }
 
   /// d = alpha * a b + beta * c in the library's column-major terms; `c` may be `d`.
-  void multiply(cudaStream_t stream, char const* verb, GemmProblem const& problem, float alpha, GemmOperands const& at) {
+  void multiply(Context const& context, char const* verb, GemmProblem const& problem, float alpha, GemmOperands const& at) {
+    if (WorkLog* const log = context.log) {
+      log->note(GemmProblem::Hash{}(problem));
+      log->note(alpha);
+      log->note(at.a);
+      log->note(at.b);
+      log->note(at.c);
+      log->note(at.d);
+      if (log->compares()) return;
+    }
+    cudaStream_t const stream = context.stream;
     GemmPlan const& plan = find(stream, verb, problem, alpha, at);
     run(stream, verb, problem, plan, plan.algorithm, alpha, at, at.d);
   }

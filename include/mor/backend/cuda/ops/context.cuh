@@ -4,6 +4,7 @@
 #pragma once
 
 #include "mor/backend/cuda/ops/error.cuh"
+#include "mor/backend/cuda/ops/work_log.cuh"
 #include "mor/core/memory.hpp"
 #include "mor/core/types.hpp"
 
@@ -46,6 +47,7 @@ struct Context {
   Arena* arena = nullptr;  ///< device memory
   DeviceFacts const* device = nullptr;
   Blas* blas = nullptr;    ///< matrix products; only operations that multiply need it
+  WorkLog* log = nullptr;  ///< told of everything that is enqueued; may be absent
 };
 
 /// Device memory for the duration of one operation. It is given back when the host leaves the scope; the stream's order
@@ -82,6 +84,15 @@ template <class... Parameters>
 inline void launch(Context const& context, char const* verb, LaunchShape const& shape, void (*kernel)(Parameters...),
                    std::type_identity_t<Parameters>... arguments) {
   if (shape.blocks.x == 0 || shape.blocks.y == 0 || shape.blocks.z == 0) return;
+  if (WorkLog* const log = context.log) {
+    log->note(reinterpret_cast<void const*>(kernel));
+    log->note(shape.blocks.x);
+    log->note(shape.blocks.y);
+    log->note(shape.blocks.z);
+    log->note(shape.threads);
+    (log->note(arguments), ...);
+    if (log->compares()) return;
+  }
   if (shape.shared_bytes > 48 * 1024) {
     check(cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shape.shared_bytes)),

@@ -34,7 +34,7 @@ inline void multiply(Context const& context, char const* verb, View<T const> a, 
   operands.b = b.data;
   if (!problem.c_is_d) operands.c = c.data;
   operands.d = d.data;
-  context.blas->multiply(context.stream, verb, problem, alpha, operands);
+  context.blas->multiply(context, verb, problem, alpha, operands);
 }
 
 }  // namespace detail

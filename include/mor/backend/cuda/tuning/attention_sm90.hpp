@@ -32,13 +32,11 @@ template <>
 struct AttentionSm90KeyGradient<64> {
   static constexpr int warpgroups = 2, stages = 6;
   static constexpr int registers = 232, fetch_registers = 40;
-  static constexpr bool keys_in_registers = false;
 };
 template <>
 struct AttentionSm90KeyGradient<128> {
   static constexpr int warpgroups = 2, stages = 4;
   static constexpr int registers = 232, fetch_registers = 40;
-  static constexpr bool keys_in_registers = false;
 };
 
 /// Gradient of the queries: 64 queries of one head a warpgroup, 64 keys a step.

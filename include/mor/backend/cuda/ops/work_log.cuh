@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// A fingerprint of the work that the host asks of the device, so that a captured graph is launched again only for the very
+/// same work.
+#pragma once
+
+#include "mor/core/types.hpp"
+#include "mor/core/view.hpp"
+
+#include <cstdint>
+#include <type_traits>
+
+namespace mor::cuda {
+
+/// Thrown through work that turns out to wait for the device while it is only being compared with a graph.
+struct WorkDiverged {};
+
+/// Every launch, product and upload passes by here. In the state `compare` nothing is enqueued: the host's part of the work
+/// runs, and its fingerprint tells whether the device's part is the captured one.
+class WorkLog {
+ public:
+  enum class State { Run, Compare };
+
+  void begin(State state) {
+    state_ = state;
+    fingerprint_ = 1469598103934665603ULL;  // FNV-1a
+    waits_ = 0;
+  }
+  [[nodiscard]] bool compares() const { return state_ == State::Compare; }
+  [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
+  [[nodiscard]] int waits() const { return waits_; }
+
+  /// Adds a kernel's argument. Structures with padding are passed over: the addresses in them repeat with the arena's, and
+  /// their sizes with the launch's.
+  template <class T>
+  void note(T const& value) {
+    if constexpr (std::is_pointer_v<T>) {
+      mix(reinterpret_cast<std::uintptr_t>(value));
+    } else if constexpr (std::is_same_v<T, float>) {
+      mix(__builtin_bit_cast(std::uint32_t, value));
+    } else if constexpr (std::is_same_v<T, double>) {
+      mix(__builtin_bit_cast(std::uint64_t, value));
+    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
+      mix(static_cast<std::uint64_t>(value));
+    }
+  }
+  template <class T>
+  void note(View<T> const& view) {
+    note(view.data);
+    note(view.rows);
+    note(view.cols);
+    note(view.stride);
+  }
+
+  /// The host is about to wait for the device, and to act on what it reads.
+  void wait() {
+    if (compares()) throw WorkDiverged{};
+    ++waits_;
+  }
+
+ private:
+  void mix(std::uint64_t value) { fingerprint_ = (fingerprint_ ^ value) * 1099511628211ULL; }
+
+  State state_ = State::Run;
+  std::uint64_t fingerprint_ = 0;
+  int waits_ = 0;
+};
+
+}  // namespace mor::cuda

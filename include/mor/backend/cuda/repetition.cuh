@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Work that repeats with the same shapes, captured in a CUDA graph once it has settled.
+#pragma once
+
+#include "mor/backend/cuda/memory.cuh"
+#include "mor/backend/cuda/ops/error.cuh"
+#include "mor/backend/cuda/ops/work_log.cuh"
+
+#include <cstdint>
+
+namespace mor::cuda {
+
+/// Runs a piece of work again and again. When two runs in a row asked the same of the device and did not wait for it, the
+/// next is captured; from then on the host's part of the work only refills the uploads, and one launch does the rest. Work
+/// that changes (capacities that still fall, another batch size) runs as usual until it has settled again.
+class Repetition {
+ public:
+  Repetition() = default;
+  Repetition(Repetition const&) = delete;
+  Repetition& operator=(Repetition const&) = delete;
+  ~Repetition() {
+    forget();
+    if (done_ != nullptr) static_cast<void>(cudaEventDestroy(done_));
+  }
+
+  /// @param slots  where the backend takes memory for uploads from while it is not null
+  template <class Work>
+  void run(cudaStream_t stream, WorkLog& log, PinnedSlots*& slots, Work const& work) {
+    if (executable_ != nullptr && matches(log, slots, work)) {
+      launch(stream);
+      return;
+    }
+    if (settled_) {
+      capture(stream, log, slots, work);
+      if (executable_ != nullptr) return;
+    }
+    log.begin(WorkLog::State::Run);
+    work();
+    settled_ = !refused_ && log.waits() == 0 && log.fingerprint() == fingerprint_;
+    fingerprint_ = log.fingerprint();
+  }
+
+  /// Whether the last run was a graph's.
+  [[nodiscard]] bool captured() const { return executable_ != nullptr; }
+
+ private:
+  /// Directs uploads to the slots, and back however the scope is left.
+  class SlotScope {
+   public:
+    SlotScope(PinnedSlots*& where, PinnedSlots& slots) : where_(where) {
+      slots.rewind();
+      where_ = &slots;
+    }
+    SlotScope(SlotScope const&) = delete;
+    SlotScope& operator=(SlotScope const&) = delete;
+    ~SlotScope() { where_ = nullptr; }
+
+   private:
+    PinnedSlots*& where_;
+  };
+
+  /// Runs the host's part, which refills the slots, and says whether the graph does the device's part.
+  template <class Work>
+  bool matches(WorkLog& log, PinnedSlots*& slots, Work const& work) {
+    check(cudaEventSynchronize(done_), "cudaEventSynchronize");  // the graph still reads the slots
+    bool same = true;
+    {
+      SlotScope const scope(slots, slots_);
+      log.begin(WorkLog::State::Compare);
+      try {
+        work();
+      } catch (WorkDiverged const&) {
+        same = false;
+      } catch (...) {
+        log.begin(WorkLog::State::Run);
+        throw;
+      }
+    }
+    same = same && log.fingerprint() == fingerprint_;
+    log.begin(WorkLog::State::Run);
+    if (!same) forget();
+    return same;
+  }
+
+  template <class Work>
+  void capture(cudaStream_t stream, WorkLog& log, PinnedSlots*& slots, Work const& work) {
+    if (done_ == nullptr) check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreate");
+    cudaGraph_t graph = nullptr;
+    // Relaxed: the slots take page-locked memory while they are filled for the first time.
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+    try {
+      SlotScope const scope(slots, slots_);
+      log.begin(WorkLog::State::Run);
+      work();
+    } catch (...) {
+      static_cast<void>(cudaStreamEndCapture(stream, &graph));
+      if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+      static_cast<void>(cudaGetLastError());
+      throw;
+    }
+    cudaError_t status = cudaStreamEndCapture(stream, &graph);
+    if (status == cudaSuccess) status = cudaGraphInstantiate(&executable_, graph, 0);
+    if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+    if (status != cudaSuccess) {  // something in the work cannot be captured: it runs as usual, this time and from now on
+      static_cast<void>(cudaGetLastError());
+      executable_ = nullptr;
+      refused_ = true;
+      return;
+    }
+    fingerprint_ = log.fingerprint();
+    launch(stream);
+  }
+
+  void launch(cudaStream_t stream) {
+    check(cudaGraphLaunch(executable_, stream), "cudaGraphLaunch");
+    check(cudaEventRecord(done_, stream), "cudaEventRecord");
+  }
+  void forget() {
+    if (executable_ != nullptr) static_cast<void>(cudaGraphExecDestroy(executable_));
+    executable_ = nullptr;
+    settled_ = false;
+  }
+
+  PinnedSlots slots_;
+  cudaGraphExec_t executable_ = nullptr;
+  cudaEvent_t done_ = nullptr;  ///< after the last launch
+  std::uint64_t fingerprint_ = 0;
+  bool settled_ = false, refused_ = false;
+};
+
+}  // namespace mor::cuda

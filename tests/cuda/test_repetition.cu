@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/device_present.hpp"
+
+#include "mor/backend/cuda/backend.cuh"
+
+#include <numeric>
+#include <vector>
+
+using namespace mor;
+
+namespace {
+
+using B = cuda::Backend<float>;
+
+/// Uploads rows, gathers values by them, and doubles the result: out[i] = 2 values[rows[i]].
+struct GatherTwice {
+  B& backend;
+  std::span<float const> values;
+  std::span<float> out;
+
+  void operator()(std::vector<Row> const& rows) const {
+    backend.arena().reset();
+    auto const target = out.first(rows.size());
+    backend.gather_values(values, backend.upload(rows), target);
+    View<float> const all(target.data(), 1, static_cast<Index>(rows.size()));
+    backend.add(all, all);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("work that repeats is captured, and computes with the data of each run", "[cuda]") {
+  test::require_device();
+  B backend;
+  std::vector<float> host(100);
+  std::iota(host.begin(), host.end(), 1.0F);
+  Buffer<float> const values(backend.memory(), 100), out(backend.memory(), 100);
+  backend.store(host, values.span());
+  GatherTwice const gather{backend, values.span(), out.span()};
+  cuda::Repetition repetition;
+  for (int run = 0; run < 12; ++run) {
+    // Ten rows, then twenty from run 6 on: the graph of ten must not be launched for twenty.
+    std::vector<Row> rows;
+    for (Row i = 0; i < (run < 6 ? 10 : 20); ++i) rows.push_back((i * 7 + run) % 100);
+    backend.repeat(repetition, [&] { gather(rows); });
+    CAPTURE(run);
+    REQUIRE(repetition.captured() == ((run >= 2 && run < 6) || run >= 8));
+    std::vector<float> got(rows.size());
+    backend.download(std::span<float const>(out.span()).first(rows.size()), got);
+    for (std::size_t i = 0; i < rows.size(); ++i) REQUIRE(got[i] == 2.0F * static_cast<float>(rows[i] + 1));
+  }
+}
+
+TEST_CASE("work that waits for the device is never captured", "[cuda]") {
+  test::require_device();
+  B backend;
+  Buffer<float> const values(backend.memory(), 4);
+  cuda::Repetition repetition;
+  for (int run = 0; run < 5; ++run) {
+    double sum = 0.0;
+    backend.repeat(repetition, [&] {
+      backend.fill(View<float>(values.data(), 1, 4), static_cast<double>(run));
+      sum = backend.sum(values.span());
+    });
+    REQUIRE(sum == 4.0 * run);
+    REQUIRE_FALSE(repetition.captured());
+  }
+}
+
+TEST_CASE("an error in repeated work leaves the backend usable", "[cuda]") {
+  test::require_device();
+  B backend;
+  Buffer<float> const values(backend.memory(), 4);
+  cuda::Repetition repetition;
+  int run = 0;
+  auto const work = [&] {
+    backend.fill(View<float>(values.data(), 1, 4), 3.0);
+    if (run == 2 || run == 4) fail(ErrorCode::InvalidArgument, "on purpose", "test");
+  };
+  for (; run < 8; ++run) {
+    if (run == 2 || run == 4) {
+      REQUIRE_THROWS_AS(backend.repeat(repetition, work), mor::error);
+    } else {
+      backend.repeat(repetition, work);
+      REQUIRE(backend.sum(values.span()) == 12.0);
+    }
+  }
+}
