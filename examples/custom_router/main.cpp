@@ -133,7 +133,7 @@ void run(std::string const& file, mor::Index steps) {
 int main(int argc, char** argv) {
   std::string file;
   mor::Index steps = 200;
-  for (int i = 1; i < argc; ++i) {
+  for (int i = 1; i < argc; i += 2) {
     std::string_view const option = argv[i];
     std::string_view const value = i + 1 < argc ? argv[i + 1] : "";
     auto const [end, problem] = std::from_chars(value.data(), value.data() + value.size(), steps);
@@ -144,7 +144,6 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "usage: custom_router [--text FILE] [--steps N]\n");
       return option == "--help" ? 0 : 2;
     }
-    ++i;
   }
   try {
     run(file, steps);

@@ -5,6 +5,7 @@
 
 #include "mor/backend/host/backend.hpp"
 
+#include <array>
 #include <cmath>
 
 using namespace mor;
@@ -75,7 +76,8 @@ TEST_CASE("head scratch memory stays small for a large vocabulary") {
 
 TEST_CASE("head gradients agree with differences, ignored targets included") {
   host::Backend<double> backend(2);
-  for (auto const& [rows, inputs, vocabulary] : std::vector<std::array<Index, 3>>{{5, 3, 4}, {1, 2, 2}, {4, 2, 7}}) {
+  for (auto const& sizes : std::vector<std::array<Index, 3>>{{5, 3, 4}, {1, 2, 2}, {4, 2, 7}}) {
+    Index const rows = std::get<0>(sizes), inputs = std::get<1>(sizes), vocabulary = std::get<2>(sizes);
     auto const targets = some_targets(rows, vocabulary);
     auto x = test::random_vector<double>(rows * inputs, 1), w = test::random_vector<double>(vocabulary * inputs, 2);
     Matrix<double> mx(rows, inputs), mw(vocabulary, inputs);

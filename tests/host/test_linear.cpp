@@ -56,7 +56,8 @@ bool same(Matrix<T> const& matrix, std::vector<T> const& values) {
 template <class T>
 void check_exact(int threads) {
   host::Backend<T> backend(threads);
-  for (auto const& [rows, inputs, outputs] : shapes) {
+  for (Shape const& shape : shapes) {
+    Index const rows = shape.rows, inputs = shape.inputs, outputs = shape.outputs;
     CAPTURE(threads, rows, inputs, outputs);
     auto const x = integers<T>(rows, inputs, 1), w = integers<T>(outputs, inputs, 2);
     auto const d_out = integers<T>(rows, outputs, 3), residual = integers<T>(rows, outputs, 4);
@@ -133,7 +134,8 @@ TEST_CASE("products of random numbers stay within the rounding bound") {
 
 TEST_CASE("gradients of dense layers agree with differences") {
   host::Backend<double> backend(2);
-  for (auto const& [rows, inputs, outputs] : {Shape{4, 5, 3}, Shape{1, 3, 2}, Shape{3, 2, 6}}) {
+  for (Shape const& shape : {Shape{4, 5, 3}, Shape{1, 3, 2}, Shape{3, 2, 6}}) {
+    Index const rows = shape.rows, inputs = shape.inputs, outputs = shape.outputs;
     CAPTURE(rows, inputs, outputs);
     auto x = test::random_vector<double>(rows * inputs, 1), w = test::random_vector<double>(outputs * inputs, 2);
     auto const upstream = test::random_vector<double>(rows * outputs, 3);

@@ -5,6 +5,7 @@
 
 #include "mor/backend/host/backend.hpp"
 
+#include <utility>
 #include <cmath>
 #include <limits>
 
@@ -70,7 +71,8 @@ TEST_CASE("rms_norm follows its definition") {
 
 TEST_CASE("rms_norm gradients agree with differences and are accumulated") {
   host::Backend<double> backend(2);
-  for (auto const& [rows, cols] : {std::pair<Index, Index>{3, 5}, {130, 3}, {1, 1}}) {
+  for (auto const& sizes : {std::pair<Index, Index>{3, 5}, {130, 3}, {1, 1}}) {
+    Index const rows = std::get<0>(sizes), cols = std::get<1>(sizes);
     CAPTURE(rows, cols);
     auto x = test::random_vector<double>(rows * cols, 1), w = test::random_vector<double>(cols, 2);
     auto const upstream = test::random_vector<double>(rows * cols, 3);
@@ -100,7 +102,8 @@ TEST_CASE("rms_norm gradients agree with differences and are accumulated") {
 
 TEST_CASE("rope turns pairs by position, and backward turns them back") {
   host::Backend<double> backend(2);
-  for (auto const& [heads, dim] : {std::pair<Index, Index>{1, 2}, {3, 6}, {2, 64}}) {
+  for (auto const& sizes : {std::pair<Index, Index>{1, 2}, {3, 6}, {2, 64}}) {
+    Index const heads = std::get<0>(sizes), dim = std::get<1>(sizes);
     CAPTURE(heads, dim);
     std::vector<Row> const positions{0, 1, 5, 1000, 300, 0, 4097};
     Index const rows = 7;
