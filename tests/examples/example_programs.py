@@ -78,4 +78,8 @@ def main():
     if not all((PROGRAMS / name).exists() for name in ("train", "generate", "evaluate")):
         print(f"the example programs are not built in {PROGRAMS}")
         sys.exit(SKIPPED)
-    unittest.main()
+    result = unittest.main(exit=False).result
+    if not result.wasSuccessful():
+        sys.exit(1)
+    if result.testsRun > 0 and len(result.skipped) == result.testsRun:
+        sys.exit(SKIPPED)
