@@ -111,15 +111,10 @@ void train_step(benchmark::State& state) {
     gemm_times.push_back(seconds_of(replay));
     state.SetIterationTime(step_times.back());
   }
-  auto const median = [](std::vector<double>& times) {
-    auto const middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
-    std::nth_element(times.begin(), middle, times.end());
-    return *middle;
-  };
-  double const time = median(step_times);
+  double const time = bench::median(step_times);
   auto const flops = static_cast<double>(trace::matrix_flops(operations));
   state.counters["tokens/s"] = static_cast<double>(sequences * length) / time;
-  state.counters["gemm_ratio"] = time / median(gemm_times);
+  state.counters["gemm_ratio"] = time / bench::median(gemm_times);
   state.counters["GFLOP/s"] = flops / time * 1e-9;
   state.counters["peak_share"] = flops / time / bench::measure_flops<float>(backend.threads());
   state.counters["depth"] = model.report().mean_depth();

@@ -4,6 +4,8 @@
 /// second-level cache.
 #pragma once
 
+#include "median.hpp"
+
 #include "mor/backend/cuda/backend.cuh"
 
 #include <benchmark/benchmark.h>
@@ -47,12 +49,6 @@ class EventPair {
  private:
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
-
-[[nodiscard]] inline double median(std::vector<double> values) {
-  auto const middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 /// out = 2 uniform - 1.
 template <class T>

@@ -4,6 +4,8 @@
 /// not a number that only means something on one computer.
 #pragma once
 
+#include "median.hpp"
+
 #include "mor/backend/host/pack.hpp"
 #include "mor/backend/host/parallel.hpp"
 #include "mor/core/types.hpp"
@@ -32,14 +34,6 @@ class Stopwatch {
   bool one_thread_;
   double start_;
 };
-
-/// The middle of some measurements: what a busy machine does not disturb, unlike the mean, and does not flatter, unlike the
-/// best.
-[[nodiscard]] inline double median(std::vector<double> values) {
-  auto const middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 /// Seconds of each of `count` calls.
 template <class F>

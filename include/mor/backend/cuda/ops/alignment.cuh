@@ -12,13 +12,13 @@ namespace mor::cuda {
 
 /// Every row of the view starts at a multiple of 16 bytes and is a whole number of 16-byte packs.
 template <class T>
-[[nodiscard]] inline bool can_pack(View<T const> x) {
+[[nodiscard]] inline bool can_pack(View<T> x) {
   constexpr Index size = 16 / static_cast<Index>(sizeof(T));
   return reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 && (x.stride % size == 0 || x.rows <= 1) && x.cols % size == 0;
 }
 
 template <class T, class... More>
-[[nodiscard]] inline bool can_pack(View<T const> first, View<More const>... more) {
+[[nodiscard]] inline bool can_pack(View<T> first, View<More>... more) {
   return can_pack(first) && (... && can_pack(more));
 }
 

@@ -59,8 +59,6 @@ class Blas {
     run(stream, verb, problem, plan, plan.algorithm, alpha, at, at.d);
   }
 
-  [[nodiscard]] std::size_t plans() const { return plans_.size(); }
-
  private:
   static constexpr int kCandidates = 12;
 

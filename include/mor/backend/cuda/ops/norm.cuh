@@ -5,6 +5,7 @@
 
 #include "mor/backend/cuda/kernels/norm.cuh"
 #include "mor/backend/cuda/kernels/reduce.cuh"
+#include "mor/backend/cuda/ops/alignment.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/elementwise.cuh"
 #include "mor/core/view.hpp"
@@ -23,8 +24,7 @@ namespace detail {
 /// A norm has no map's rest: every row, also a single one, must be whole packs.
 template <class T, class... Views>
 [[nodiscard]] inline bool norm_in_packs(std::span<T const> weights, Views... views) {
-  constexpr int width = kPackSize<T>;
-  return on_pack_boundary(weights.data()) && (... && (rows_in_packs<width>(views) && views.cols % width == 0));
+  return on_pack_boundary(weights.data()) && can_pack(views...);
 }
 
 template <class T, int Width>
