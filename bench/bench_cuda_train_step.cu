@@ -32,7 +32,7 @@ double executed_flops(ModelConfig const& config, bench::TrainingRows const& rows
   return static_cast<double>(recorder.matrix_flops());
 }
 
-/// Arguments: index of the size, recursions, sequences of a batch.
+/// Arguments: index of the size, recursions, sequences of a batch, level of activation recompute (0 none, 1 pointwise, 2 mlp).
 template <class Router, class Sharing>
 void train_step(benchmark::State& state) {
   std::string const size = sizes[state.range(0)];
@@ -48,6 +48,7 @@ void train_step(benchmark::State& state) {
   B backend(options);
   RecursiveTransformer<Router, RecursionWiseCache, Sharing, B> model(backend, config);
   model.initialize(1);
+  model.set_recompute(static_cast<Recompute>(state.range(3)));
   model.parameters().enable_gradients();
   train::Adamw<B> optimizer(backend, model.parameters(), {});
   cuda::Repetition repetition;
@@ -81,11 +82,11 @@ void train_step(benchmark::State& state) {
 }
 
 void shapes(benchmark::internal::Benchmark* b, std::initializer_list<Index> recursions) {
-  b->ArgNames({"size", "recursions", "sequences"})->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(20);
+  b->ArgNames({"size", "recursions", "sequences", "recompute"})->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(20);
   for (Index const nr : recursions) {
-    b->Args({0, nr, 16});
-    b->Args({1, nr, 16});
-    b->Args({2, nr, 4});
+    b->Args({0, nr, 16, 0});
+    for (Index const recompute : {0, 1, 2}) b->Args({1, nr, 16, recompute});
+    b->Args({2, nr, 4, 1});
   }
 }
 void one(benchmark::internal::Benchmark* b) { shapes(b, {1}); }

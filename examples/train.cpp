@@ -89,12 +89,13 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   auto const split = mor::train::split_tokens(data.tokens, flags.validation_fraction);
   mor::train::DataLoader const fits(split.training, {plan.context, plan.batch_size, plan.seed, true});
 
-  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup, plan.device});
+  auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup, plan.recompute, plan.device});
   std::cout << model_table(config, prediction) << run_table(plan, prediction, data, split) << std::flush;
   if (split.validation.size() <= plan.context) std::cout << "no validation: the held-out part is shorter than a row\n";
   if (flags.dry_run) return;
   auto const model = make_model(config, plan.device, Purpose::Training);
   model->enable_training(plan.optimizer);
+  model->set_recompute(plan.recompute);
   model->reserve_activations(prediction.activation_bytes);
 
   auto const checkpoint = going_on ? newest_checkpoint(folder) : std::nullopt;

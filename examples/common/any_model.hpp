@@ -14,6 +14,7 @@
 #include "mor/core/view.hpp"
 #include "mor/infer/generate.hpp"
 #include "mor/model/loss_report.hpp"
+#include "mor/model/recompute.hpp"
 #include "mor/train/adamw.hpp"
 
 #include <cstdint>
@@ -63,6 +64,7 @@ class AnyModel {
   /// `enable_training` makes gradients and the optimizer; the others need it.
   /// @{
   virtual void enable_training(mor::train::AdamwSettings const& settings) = 0;
+  virtual void set_recompute(mor::Recompute level) = 0;
   virtual void zero_gradients() = 0;
   virtual void forward_backward(mor::Batch const& batch, std::span<Token const> targets,
                                 mor::TrainingProgress const& progress, mor::LossWeights const& weights) = 0;

@@ -7,6 +7,7 @@
 #include "common/device_choice.hpp"
 #include "mor/core/config.hpp"
 #include "mor/core/types.hpp"
+#include "mor/model/recompute.hpp"
 
 namespace examples {
 
@@ -39,6 +40,7 @@ struct ForecastOptions {
   mor::Index sequences = 1;
   mor::Index context = 1;
   mor::Index capacity_warmup_calls = 0;
+  mor::Recompute recompute = mor::Recompute::None;  ///< counts for memory; FLOPs are those of a step that keeps all
   DeviceChoice device{};
 };
 

@@ -111,13 +111,16 @@ template <class Router, class Cache, class Scalar>
   forecast.optimizer_bytes = backend.persistent_bytes() - forecast.weight_bytes - forecast.gradient_bytes;
 
   ForecastBatch const data(options);
-  TracedStep const deepest = trace_step(model, data, {});
-  forecast.training_flops = deepest.flops;
+  model.set_recompute(options.recompute);
+  trace_step(model, data, {});
   mor::TrainingProgress first;
   first.capacity_warmup_calls = options.capacity_warmup_calls;
   if (options.capacity_warmup_calls > 0) trace_step(model, data, first);  // lets nearly every token through
   static_cast<void>(model.loss(data.batch(), data.targets(), mor::RoutingMode::FullDepth));
   forecast.activation_bytes = backend.arena().peak_bytes();
+  model.set_recompute(mor::Recompute::None);
+  TracedStep const deepest = trace_step(model, data, {});
+  forecast.training_flops = deepest.flops;
   forecast_depths<Router, Cache, B>(config, data, deepest, forecast);
   return forecast;
 }

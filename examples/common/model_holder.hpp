@@ -70,6 +70,7 @@ class ModelHolder final : public AnyModel {
     model_.parameters().enable_gradients();
     optimizer_.emplace(backend_, model_.parameters(), settings);
   }
+  void set_recompute(mor::Recompute level) override { model_.set_recompute(level); }
   void zero_gradients() override { model_.parameters().zero_gradients(); }
   void forward_backward(mor::Batch const& batch, std::span<Token const> targets, mor::TrainingProgress const& progress,
                         mor::LossWeights const& weights) override {

@@ -69,6 +69,8 @@ void add_optimizer_options(CLI::App& app, TrainFlags& flags) {
   add("--non-finite", flags.non_finite, "a step with NaN or infinity: halt | skip")->capture_default_str();
   add("--device", flags.device, "auto (a GPU where there is one) | cpu | cuda")->capture_default_str();
   add("--dtype", flags.dtype, "of weights and activations: float32 | bfloat16 (default: bfloat16 on a GPU)");
+  add("--recompute", flags.recompute, "activations computed again in the backward pass, for memory: none | pointwise | mlp")
+      ->capture_default_str();
   add("--threads", flags.threads, "of the processor; 0: all")->capture_default_str();
 }
 
@@ -161,6 +163,7 @@ TrainPlan make_plan(TrainFlags const& flags, TrainingDefaults const& defaults, I
   resolve_batch(flags, defaults, plan);
   plan.length = resolve_length(flags, defaults, plan.tokens_per_step());
   plan.router_weight = router_weight(flags.aux_accumulation, plan.accumulation);
+  plan.recompute = mor::parse_choice<mor::Recompute>(flags.recompute, "--recompute");
   plan.non_finite = mor::train::parse_non_finite_policy(flags.non_finite);
   auto& schedule = plan.schedule;
   schedule.kind = flags.schedule ? mor::train::parse_schedule_kind(*flags.schedule) : defaults.schedule;

@@ -6,6 +6,7 @@
 #include "common/command_line.hpp"
 #include "common/device_choice.hpp"
 #include "mor/core/types.hpp"
+#include "mor/model/recompute.hpp"
 #include "mor/train/adamw.hpp"
 #include "mor/train/learning_rate.hpp"
 #include "mor/train/non_finite_guard.hpp"
@@ -33,7 +34,7 @@ struct TrainFlags {
   mor::Index eval_rows = 64, sample_tokens = 60, keep = 2, capacity_warmup = 0, balance_warmup = 0;
   std::uint64_t seed = 1;
   int threads = 0;
-  std::string non_finite = "skip", device = "auto", aux_accumulation = "mean";
+  std::string non_finite = "skip", device = "auto", aux_accumulation = "mean", recompute = "none";
 };
 
 /// Adds every option of `train`.
@@ -54,6 +55,7 @@ struct TrainPlan {
   mor::train::LearningRateSchedule schedule;  ///< total_steps is set for a length in steps
   mor::train::AdamwSettings optimizer;
   mor::train::NonFinitePolicy non_finite = mor::train::NonFinitePolicy::Skip;
+  mor::Recompute recompute = mor::Recompute::None;
   double router_weight = 1.0;  ///< LossWeights::router
   mor::Index capacity_warmup = 0, balance_warmup = 0;
   std::uint64_t seed = 1;

@@ -4,6 +4,7 @@
 
 #include "cuda/cuda_zoo.hpp"
 #include "cuda/device_present.hpp"
+#include "model/golden.hpp"
 
 #include "mor/core/dtype.hpp"
 
@@ -167,15 +168,36 @@ TEST_CASE("two runs on the device give the same bits", "[cuda]") {
       device->initialize(9);
       device->zero_gradients();
       auto const batch = random_batch({150, 1, 70}, 200, 3);
-      std::vector<double> all{device->train(batch.view(), batch.targets(), {}, {0.1, 0.7}).loss_sum};
-      for (auto const& info : device->layout().all()) {
-        auto const gradient = device->gradient(info.name);
-        all.insert(all.end(), gradient.begin(), gradient.end());
-      }
-      return all;
+      device->train(batch.view(), batch.targets(), {}, {0.1, 0.7});
+      return all_gradients(*device);
     };
     REQUIRE(run() == run());
   }
+}
+
+TEST_CASE("activation recompute on the device gives the same bits", "[cuda]") {
+  require_device();
+  for (auto const& small : all_configs()) {
+    auto const config = wide_config(small);
+    CAPTURE(describe(config));
+    auto const gradients = [&](Recompute level) {
+      auto const device = make_cuda_bfloat16(config);
+      device->initialize(9);
+      device->set_recompute(level);
+      device->zero_gradients();
+      auto const batch = random_batch({150, 1, 70}, 200, 3);
+      device->train(batch.view(), batch.targets(), {}, {0.1, 0.7});
+      return all_gradients(*device);
+    };
+    auto const kept = gradients(Recompute::None);
+    REQUIRE(gradients(Recompute::Pointwise) == kept);
+    REQUIRE(gradients(Recompute::Mlp) == kept);
+  }
+}
+
+TEST_CASE("in float the device gives every golden value of the specification", "[cuda]") {
+  require_device();
+  check_every_golden_value(make_cuda_float, 20.0);
 }
 
 TEST_CASE("a second step on the device asks for no memory", "[cuda][quick]") {

@@ -268,13 +268,31 @@ TEST_CASE("reproducible: the same training call gives the same bits, and the are
       auto const allocations = model->arena_allocations();
       model->train(batch.view(), batch.targets(), {}, {});
       CHECK(model->arena_allocations() == allocations);
-      auto& all = runs.emplace_back();
-      for (auto const& info : model->layout().all()) {
-        auto const gradient = model->gradient(info.name);
-        all.insert(all.end(), gradient.begin(), gradient.end());
-      }
+      runs.push_back(all_gradients(*model));
     }
     CHECK(runs[0] == runs[1]);
+  }
+}
+
+TEST_CASE("recompute: every level gives the gradients of none bit for bit, and keeps less") {
+  for (auto const& config : all_configs()) {
+    INFO(describe(config));
+    auto const batch = random_batch({5, 0, 7}, 13, 21);
+    std::vector<std::vector<double>> gradients;
+    std::vector<Index> peaks;
+    for (Recompute const level : {Recompute::None, Recompute::Pointwise, Recompute::Mlp}) {
+      auto const model = make_zoo_model(config);
+      model->initialize(21);
+      model->set_recompute(level);
+      model->zero_gradients();
+      model->train(batch.view(), batch.targets(), {}, {});
+      gradients.push_back(all_gradients(*model));
+      peaks.push_back(model->arena_peak());
+    }
+    CHECK(gradients[1] == gradients[0]);
+    CHECK(gradients[2] == gradients[0]);
+    CHECK(peaks[1] < peaks[0]);
+    CHECK(peaks[2] < peaks[1]);
   }
 }
 

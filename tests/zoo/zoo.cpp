@@ -59,6 +59,15 @@ std::string describe(ModelConfig const& config) {
   return std::string(to_text(r.router)) + ", " + std::string(to_text(r.cache)) + ", " + std::string(to_text(r.sharing));
 }
 
+std::vector<double> all_gradients(ZooModel const& model) {
+  std::vector<double> all;
+  for (auto const& info : model.layout().all()) {
+    auto const gradient = model.gradient(info.name);
+    all.insert(all.end(), gradient.begin(), gradient.end());
+  }
+  return all;
+}
+
 std::vector<Token> OwnedBatch::targets() const {
   std::vector<Token> next(tokens.size(), -1);
   for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {

@@ -8,6 +8,7 @@
 #include "mor/core/config.hpp"
 #include "mor/core/parameter_layout.hpp"
 #include "mor/model/loss_report.hpp"
+#include "mor/model/recompute.hpp"
 
 #include <memory>
 #include <string>
@@ -38,6 +39,7 @@ class ZooModel {
   virtual void write(std::string const& name, std::vector<double> const& values) = 0;
   virtual std::vector<double> gradient(std::string const& name) const = 0;
   virtual void zero_gradients() = 0;
+  virtual void set_recompute(Recompute level) = 0;
   virtual Logits forward(Batch const& batch, RoutingMode mode) = 0;
   virtual std::vector<double> loss(Batch const& batch, std::vector<Token> const& targets, RoutingMode mode) = 0;
   virtual LossReport train(Batch const& batch, std::vector<Token> const& targets, TrainingProgress const& progress,
@@ -50,6 +52,8 @@ class ZooModel {
   virtual Logits advance(Batch const& batch, RoutingMode mode) = 0;
   virtual Row cached(Index step, Index sequence) const = 0;
   virtual Index arena_allocations() const = 0;
+  /// Largest arena use so far, in bytes.
+  virtual Index arena_peak() const = 0;
 };
 
 /// The model that `config` names. Throws for a combination that makes no sense, as the library does.
@@ -67,6 +71,9 @@ std::vector<ModelConfig> all_configs();
 
 /// "expert_choice, shared, middle_cycle".
 std::string describe(ModelConfig const& config);
+
+/// The gradients of all tensors, one after the other.
+std::vector<double> all_gradients(ZooModel const& model);
 
 /// Token rows that own their arrays.
 struct OwnedBatch {

@@ -45,6 +45,7 @@ class ZooHolder final : public ZooModel {
   std::vector<double> gradient(std::string const& name) const override {
     return wide(model_.parameters().read_gradient(name));
   }
+  void set_recompute(Recompute level) override { model_.set_recompute(level); }
   void zero_gradients() override { model_.parameters().zero_gradients(); }
   Logits forward(Batch const& batch, RoutingMode mode) override { return copy(model_.forward(batch, mode)); }
   std::vector<double> loss(Batch const& batch, std::vector<Token> const& targets, RoutingMode mode) override {
@@ -64,6 +65,7 @@ class ZooHolder final : public ZooModel {
   }
   Row cached(Index step, Index sequence) const override { return cache_->active_length(step, sequence); }
   Index arena_allocations() const override { return model_.backend().arena().allocations(); }
+  Index arena_peak() const override { return model_.backend().arena().peak_bytes(); }
 
  private:
   static std::vector<double> wide(std::vector<Real> const& values) { return {values.begin(), values.end()}; }

@@ -5,6 +5,7 @@
 
 #include "mor/contract/backend.hpp"
 #include "mor/core/parameter_views.hpp"
+#include "mor/model/recompute.hpp"
 
 #include <cmath>
 #include <string>
@@ -40,19 +41,19 @@ struct LayerKeys {
   View<Scalar> plane_k, plane_v;  ///< (plane rows, K*E) storage to append to and read from; empty: own rows in place
 };
 
-/// What the backward pass reads; n rows.
+/// What the backward pass reads; n rows. Empty where it is computed again.
 template <class B>
 struct LayerActivations {
   using Scalar = typename B::scalar_type;
   using Real = typename B::real_type;
   View<Scalar> x;          // (n, D) input
-  View<Scalar> normed;     // (n, D)
+  View<Scalar> normed;     // (n, D) kept at Recompute::None
   View<Scalar> qkv;        // (n, (H + 2K) E) after RoPE; (n, H E) where keys are not projected
   View<Scalar> attended;   // (n, H E)
   View<Scalar> mid;        // (n, D) after attention
-  View<Scalar> normed2;    // (n, D)
-  View<Scalar> gate_up;    // (n, 2F)
-  View<Scalar> activated;  // (n, F)
+  View<Scalar> normed2;    // (n, D) kept at Recompute::None
+  View<Scalar> gate_up;    // (n, 2F) kept below Recompute::Mlp
+  View<Scalar> activated;  // (n, F) kept at Recompute::None
   std::span<Real> rstd, rstd2;  // (n)
   View<Real> lse;          // (n, H)
 };
@@ -78,20 +79,22 @@ struct DecoderLayer {
             1.0 / std::sqrt(static_cast<double>(config.head_dim))};
   }
 
-  /// out = layer(x). `saved` keeps every intermediate; where its `qkv` is given, that memory is used.
+  /// out = layer(x). `saved` keeps what `recompute` does not leave to the backward pass; where its `qkv` is given, that
+  /// memory is used.
   static void forward(B& b, TransformerConfig const& config, Views const& views, LayerParameters const& p,
-                      View<Scalar> x, std::span<Row const> positions, LayerKeys<B> const& keys, View<Scalar> out,
-                      LayerActivations<B>& saved) {
+                      View<Scalar> x, std::span<Row const> positions, LayerKeys<B> const& keys, Recompute recompute,
+                      View<Scalar> out, LayerActivations<B>& saved) {
     Arena& arena = b.arena();
     Index const n = x.rows;
     Index const queries = config.query_size();
     Index const kv = config.key_value_size();
     saved.x = x;
-    saved.normed = arena.matrix<Scalar>(n, config.hidden_size);
-    saved.rstd = arena.allocate<Real>(n);
-    b.rms_norm(x, views.weight_vector(p.input_norm), config.rms_norm_eps, saved.normed, saved.rstd);
-    if (saved.qkv.empty()) saved.qkv = arena.matrix<Scalar>(n, queries + (keys.project ? 2 * kv : 0));
-    b.linear(saved.normed, views.fused_weight(p.q, keys.project ? 3 : 1), saved.qkv);
+    keep(arena, config, keys.project, recompute, saved);
+    auto const mark = arena.mark();  // what is only passed on lies above what is kept
+    auto const normed = kept_or_new(arena, saved.normed, n, config.hidden_size);
+    b.rms_norm(x, views.weight_vector(p.input_norm), config.rms_norm_eps, normed, saved.rstd);
+    b.linear(normed, views.fused_weight(p.q, keys.project ? 3 : 1), saved.qkv);
+    arena.release(mark);
     auto const q = saved.qkv.columns(0, queries);
     // Queries and keys turn by the same angles, so one call covers both.
     b.rope(positions, config.head_dim, config.rope_theta, Rotation::Forward,
@@ -109,19 +112,16 @@ struct DecoderLayer {
         b.write_keys(own_v, keys.list, v);
       }
     }
-    saved.attended = arena.matrix<Scalar>(n, queries);
-    saved.lse = arena.matrix<Real>(n, config.num_attention_heads);
     b.attention(q, k, v, keys.list, shape(config), saved.attended, saved.lse);
-    saved.mid = arena.matrix<Scalar>(n, config.hidden_size);
     b.linear_residual(saved.attended, views.weight(p.o), x, saved.mid);
-    saved.normed2 = arena.matrix<Scalar>(n, config.hidden_size);
-    saved.rstd2 = arena.allocate<Real>(n);
-    b.rms_norm(saved.mid, views.weight_vector(p.post_attention_norm), config.rms_norm_eps, saved.normed2, saved.rstd2);
-    saved.gate_up = arena.matrix<Scalar>(n, 2 * config.intermediate_size);
-    b.linear(saved.normed2, views.fused_weight(p.gate, 2), saved.gate_up);
-    saved.activated = arena.matrix<Scalar>(n, config.intermediate_size);
-    b.swiglu(saved.gate_up, saved.activated);
-    b.linear_residual(saved.activated, views.weight(p.down), saved.mid, out);
+    auto const normed2 = kept_or_new(arena, saved.normed2, n, config.hidden_size);
+    auto const gate_up = kept_or_new(arena, saved.gate_up, n, 2 * config.intermediate_size);
+    auto const activated = kept_or_new(arena, saved.activated, n, config.intermediate_size);
+    b.rms_norm(saved.mid, views.weight_vector(p.post_attention_norm), config.rms_norm_eps, normed2, saved.rstd2);
+    b.linear(normed2, views.fused_weight(p.gate, 2), gate_up);
+    b.swiglu(gate_up, activated);
+    b.linear_residual(activated, views.weight(p.down), saved.mid, out);
+    arena.release(mark);
   }
 
   /// Turns `d` (n, D) from the gradient of the layer's output into that of its input; accumulates weight gradients.
@@ -144,7 +144,8 @@ struct DecoderLayer {
     b.rope(positions, config.head_dim, config.rope_theta, Rotation::Backward,
            d_qkv.columns(0, queries + (keys.project ? kv : 0)));
     Index const fused = keys.project ? 3 : 1;
-    b.linear_backward_weight(d_qkv, saved.normed, views.fused_gradient(p.q, fused));
+    auto const normed = norm_again(b, config, saved.x, views.weight_vector(p.input_norm), saved.normed);
+    b.linear_backward_weight(d_qkv, normed, views.fused_gradient(p.q, fused));
     b.linear_backward_input(d_qkv, views.fused_weight(p.q, fused), false, d_normed);
     b.rms_norm_backward(d_normed, saved.x, views.weight_vector(p.input_norm), saved.rstd, d,
                         views.gradient_vector(p.input_norm));
@@ -152,19 +153,60 @@ struct DecoderLayer {
   }
 
  private:
+  /// Memory for what the backward pass will read.
+  static void keep(Arena& arena, TransformerConfig const& config, bool project, Recompute recompute,
+                   LayerActivations<B>& saved) {
+    Index const n = saved.x.rows;
+    auto const matrix = [&](Index columns) { return arena.matrix<Scalar>(n, columns); };
+    saved.rstd = arena.allocate<Real>(n);
+    if (saved.qkv.empty()) saved.qkv = matrix(config.query_size() + (project ? 2 * config.key_value_size() : 0));
+    saved.attended = matrix(config.query_size());
+    saved.lse = arena.matrix<Real>(n, config.num_attention_heads);
+    saved.mid = matrix(config.hidden_size);
+    saved.rstd2 = arena.allocate<Real>(n);
+    if (recompute != Recompute::Mlp) saved.gate_up = matrix(2 * config.intermediate_size);
+    if (recompute != Recompute::None) return;
+    saved.normed = matrix(config.hidden_size);
+    saved.normed2 = matrix(config.hidden_size);
+    saved.activated = matrix(config.intermediate_size);
+  }
+
+  static View<Scalar> kept_or_new(Arena& arena, View<Scalar> kept, Index rows, Index columns) {
+    return kept.empty() ? arena.matrix<Scalar>(rows, columns) : kept;
+  }
+
+  /// The output of a norm: kept, or computed from `x` again.
+  static View<Scalar> norm_again(B& b, TransformerConfig const& config, View<Scalar const> x,
+                                 std::span<Scalar const> weights, View<Scalar> kept) {
+    if (!kept.empty()) return kept;
+    auto const normed = b.arena().template matrix<Scalar>(x.rows, x.cols);
+    auto const again = b.arena().template allocate<Real>(x.rows);
+    b.rms_norm(x, weights, config.rms_norm_eps, normed, again);
+    return normed;
+  }
+
   static void backward_mlp(B& b, TransformerConfig const& config, Views const& views, LayerParameters const& p,
                            LayerActivations<B> const& saved, View<Scalar> d_normed, View<Scalar> d) {
-    auto const mark = b.arena().mark();
-    auto d_activated = b.arena().template matrix<Scalar>(d.rows, config.intermediate_size);
+    Arena& arena = b.arena();
+    auto const mark = arena.mark();
+    Index const n = d.rows;
+    auto const normed2 = norm_again(b, config, saved.mid, views.weight_vector(p.post_attention_norm), saved.normed2);
+    auto const gate_up = kept_or_new(arena, saved.gate_up, n, 2 * config.intermediate_size);
+    if (saved.gate_up.empty()) b.linear(normed2, views.fused_weight(p.gate, 2), gate_up);
+    auto const down = arena.mark();
+    auto const activated = kept_or_new(arena, saved.activated, n, config.intermediate_size);
+    if (saved.activated.empty()) b.swiglu(gate_up, activated);
+    b.linear_backward_weight(d, activated, views.gradient(p.down));
+    arena.release(down);
+    auto d_activated = arena.matrix<Scalar>(n, config.intermediate_size);
     b.linear_backward_input(d, views.weight(p.down), false, d_activated);
-    b.linear_backward_weight(d, saved.activated, views.gradient(p.down));
-    auto d_gate_up = b.arena().template matrix<Scalar>(d.rows, 2 * config.intermediate_size);
-    b.swiglu_backward(d_activated, saved.gate_up, d_gate_up);
-    b.linear_backward_weight(d_gate_up, saved.normed2, views.fused_gradient(p.gate, 2));
+    auto d_gate_up = arena.matrix<Scalar>(n, 2 * config.intermediate_size);
+    b.swiglu_backward(d_activated, gate_up, d_gate_up);
+    b.linear_backward_weight(d_gate_up, normed2, views.fused_gradient(p.gate, 2));
     b.linear_backward_input(d_gate_up, views.fused_weight(p.gate, 2), false, d_normed);
     b.rms_norm_backward(d_normed, saved.mid, views.weight_vector(p.post_attention_norm), saved.rstd2, d,
                         views.gradient_vector(p.post_attention_norm));
-    b.arena().release(mark);
+    arena.release(mark);
   }
 
   /// Gradients of queries, and of keys and values wherever they live.

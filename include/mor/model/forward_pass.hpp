@@ -24,10 +24,13 @@ class ForwardPass {
   using RouterState = typename Router::template State<B>;
 
   ForwardPass(RouterContext<B>& context, Router const& router, RouterState& state, LayerSchedule const& schedule,
-              PlaneMap const& planes, ModelParameters const& parameters, PassRecord<B>& record, KvCache<B>* cache)
+              PlaneMap const& planes, ModelParameters const& parameters, Recompute recompute, PassRecord<B>& record,
+              KvCache<B>* cache)
       : context_(context), router_(router), state_(state), schedule_(schedule), planes_(planes), parameters_(parameters),
         record_(record), cache_(cache), keys_(context.backend, context.batch, cache),
-        keep_(context.training || cache == nullptr), overlays_(any_source(KeySource::Overlay)) {}
+        keep_(context.training || cache == nullptr),
+        recompute_(context.training ? recompute : Recompute::Mlp),  // without a backward pass nobody reads it
+        overlays_(any_source(KeySource::Overlay)) {}
 
   /// Leaves the final hidden rows in `record.last_hidden` and, normalised, in `record.normed`.
   void run() {
@@ -190,7 +193,7 @@ class ForwardPass {
     }
     auto const mark = arena.mark();
     DecoderLayer<B>::forward(b, t, context_.parameters, parameters_.layers[static_cast<std::size_t>(set)], x, positions,
-                             keys, out, record.saved);
+                             keys, recompute_, out, record.saved);
     if (!keep_) arena.release(mark);
     return out;
   }
@@ -204,7 +207,9 @@ class ForwardPass {
   PassRecord<B>& record_;
   KvCache<B>* cache_;
   KeyLists<B> keys_;
-  bool keep_, overlays_;
+  bool keep_;
+  Recompute recompute_;
+  bool overlays_;
 };
 
 }  // namespace mor::detail

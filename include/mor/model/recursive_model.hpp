@@ -45,6 +45,10 @@ class RecursiveModel {
   [[nodiscard]] ParameterSet<B>& parameters() { return parameters_; }
   [[nodiscard]] ParameterSet<B> const& parameters() const { return parameters_; }
 
+  /// What the backward pass computes again, from the next `forward_backward` on; the gradients stay the same bits.
+  void set_recompute(Recompute level) { recompute_ = level; }
+  [[nodiscard]] Recompute recompute() const { return recompute_; }
+
   /// Random weights N(0, initializer_range^2) from a seed.
   void initialize(std::uint64_t seed) { parameters_.initialize(seed, config_.transformer.initializer_range); }
 
@@ -208,7 +212,9 @@ class RecursiveModel {
     set_batch(batch);
     RouterContext<B> context{b,    config_.transformer, config_.recursion, views(), mode, training, progress,
                              router_weight, record_.batch, {}, {}, statistics_.span()};
-    detail::ForwardPass<Router, B>(context, router_, router_state_, schedule_, planes_, indices_, record_, cache).run();
+    detail::ForwardPass<Router, B>(context, router_, router_state_, schedule_, planes_, indices_, recompute_, record_,
+                                   cache)
+        .run();
     return context;
   }
 
@@ -241,6 +247,7 @@ class RecursiveModel {
   LayerSchedule schedule_;
   PlaneMap planes_;
   ModelParameters indices_;
+  Recompute recompute_ = Recompute::None;
   RouterState router_state_;
   ParameterSet<B> parameters_;
   Buffer<Real> statistics_;
