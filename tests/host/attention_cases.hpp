@@ -44,6 +44,48 @@ struct AttentionCase {
   Row num_keys = 0;
 };
 
+/// The lists of a case cut into pages that lie in storage in another order, with a page between them that belongs to nobody.
+struct PagedLists {
+  PagedLists(AttentionCase const& problem, Index page_size_) : page_size(page_size_), problem_(problem) {
+    for (std::size_t s = 0; s < problem.key_begin.size(); ++s) {
+      Row const end = s + 1 < problem.key_begin.size() ? problem.key_begin[s + 1] - 1 : problem.num_keys;
+      key_begin.push_back(static_cast<Row>(pages.size()));
+      for (Index first = 0; first < end - problem.key_begin[s]; first += page_size) pages.push_back(0);
+    }
+    auto const count = static_cast<Row>(pages.size());
+    for (Row i = 0; i < count; ++i) pages[static_cast<std::size_t>(i)] = (i % 2 == 0 ? count - i / 2 : i / 2 + 1);
+    num_rows = (count + 2) * page_size;
+  }
+  [[nodiscard]] KeyList keys() const {
+    KeyList list = problem_.keys();
+    list.key_begin = key_begin;
+    list.pages = pages;
+    list.page_size = page_size;
+    return list;
+  }
+  /// The keys or values of the case in pages; everything else is NaN.
+  template <class T>
+  [[nodiscard]] Matrix<T> storage(Matrix<T> const& plain) const {
+    auto paged = Matrix<T>::poisoned(num_rows, plain.cols());
+    KeyList const from = problem_.keys(), to = keys();
+    for (std::size_t s = 0; s < key_begin.size(); ++s) {
+      Row const end = s + 1 < key_begin.size() ? problem_.key_begin[s + 1] - 1 : problem_.num_keys;
+      for (Index key = 0; key < end - problem_.key_begin[s]; ++key) {
+        for (Index j = 0; j < plain.cols(); ++j) {
+          paged(key_row(to, static_cast<Index>(s), key), j) = plain(key_row(from, static_cast<Index>(s), key), j);
+        }
+      }
+    }
+    return paged;
+  }
+
+  Index page_size, num_rows = 0;
+  std::vector<Row> pages, key_begin;
+
+ private:
+  AttentionCase const& problem_;
+};
+
 /// Limits 1, 2, ..., count: causal attention of a sequence over itself.
 [[nodiscard]] inline AttentionCase::Sequence causal(Row count) {
   AttentionCase::Sequence sequence{{}, count};

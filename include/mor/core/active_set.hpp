@@ -29,6 +29,9 @@ struct ActiveSet {
 
 /// The key list of one attention: query row i of sequence s sees keys
 /// `key_begin[s] .. key_begin[s] + limits[i] - 1`. Limits never decrease along a sequence.
+///
+/// Where `page_size` is positive, the list is cut into pages that lie anywhere in the storage: key j of sequence s is row
+/// `pages[key_begin[s] + j / page_size] * page_size + j % page_size`, so `key_begin` counts entries of the page table.
 struct KeyList {
   Index num_sequences = 0;
   Index num_queries = 0;
@@ -37,7 +40,16 @@ struct KeyList {
   std::span<Row const> host_query_offsets;  ///< the same in host memory
   std::span<Row const> key_begin;         ///< [num_sequences] first key row of each sequence
   std::span<Row const> limits;            ///< [num_queries] number of visible keys
+  Index page_size = 0;                    ///< keys of a page; 0: the keys of a sequence are neighbours
+  std::span<Row const> pages = {};        ///< page table: lists of pages, one after another
 };
+
+/// The row of the storage that holds key `key` of a sequence. Reads the list, so only where its memory is the host's.
+[[nodiscard]] inline Index key_row(KeyList const& keys, Index sequence, Index key) {
+  Index const begin = keys.key_begin[static_cast<std::size_t>(sequence)];
+  if (keys.page_size == 0) return begin + key;
+  return keys.pages[static_cast<std::size_t>(begin + key / keys.page_size)] * keys.page_size + key % keys.page_size;
+}
 
 /// Head geometry of an attention.
 struct AttentionShape {

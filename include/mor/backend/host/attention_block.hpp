@@ -98,12 +98,19 @@ inline void gather_limits(KeyList const& keys, AttentionSizes<T> const& sizes, Q
   }
 }
 
+/// Keys of a tile of this list: no tile reaches over the end of a page.
+[[nodiscard]] inline Index keys_in_tile(KeyList const& keys) {
+  if (keys.page_size == 0) return kKeyTile;
+  Index tile = std::min(kKeyTile, keys.page_size);
+  while (keys.page_size % tile != 0) --tile;
+  return tile;
+}
+
 /// The tile of keys or values that starts at key `first` of a sequence, as an operand [key, head_dim].
 template <class T>
 [[nodiscard]] inline Operand<T> key_tile(View<T const> storage, KeyList const& keys, AttentionSizes<T> const& sizes,
                                          QueryBlock const& block, Index first) {
-  Index const begin = keys.key_begin[static_cast<std::size_t>(block.sequence)];
-  return operand(storage).at(begin + first, block.kv_head * sizes.head_dim);
+  return operand(storage).at(key_row(keys, block.sequence, first), block.kv_head * sizes.head_dim);
 }
 
 /// How many keys of the tile at `first` any of some rows sees, at most `count`.

@@ -46,8 +46,9 @@ class AttentionForward {
   void run(View<T const> q, View<T const> k, View<T const> v, KeyList const& keys, QueryBlock const& block, View<T> out,
            View<T> lse) {
     start(q, keys, block, 0);
-    for (Index first = 0; first < block.keys; first += kKeyTile) {
-      Index const count = std::min(kKeyTile, block.keys - first);
+    Index const tile = keys_in_tile(keys);
+    for (Index first = 0; first < block.keys; first += tile) {
+      Index const count = std::min(tile, block.keys - first);
       prepare_tile(key_tile(k, keys, sizes_, block, first), key_tile(v, keys, sizes_, block, first), count, false);
       for (Index row = 0; row < block.rows; row += kPanel) add_tile(row, std::min(kPanel, block.rows - row), first, count);
     }
@@ -70,8 +71,9 @@ class AttentionForward {
       block.kv_head = first_head + head;
       start(q, keys, block, head * kPanel);
     }
-    for (Index first = 0; first < block.keys; first += kKeyTile) {
-      Index const count = std::min(kKeyTile, block.keys - first);
+    Index const tile = keys_in_tile(keys);
+    for (Index first = 0; first < block.keys; first += tile) {
+      Index const count = std::min(tile, block.keys - first);
       block.kv_head = first_head;
       read_through(key_tile(k, keys, sizes_, block, first), count, heads * sizes_.head_dim);
       read_through(key_tile(v, keys, sizes_, block, first), count, heads * sizes_.head_dim);

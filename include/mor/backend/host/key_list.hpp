@@ -25,7 +25,7 @@ inline void causal_limits(std::span<Row const> set_offsets, std::span<Row const>
   }
 }
 
-/// storage[key_begin[s] + limits[i] - 1] = x[i]; a row with limit 0 has no place and is left out.
+/// storage[key_row(s, limits[i] - 1)] = x[i]; a row with limit 0 has no place and is left out.
 template <class T>
 inline void write_keys(Context context, View<T const> x, KeyList const& keys, View<T> storage) {
   for (Index s = 0; s < keys.num_sequences; ++s) {
@@ -33,7 +33,7 @@ inline void write_keys(Context context, View<T const> x, KeyList const& keys, Vi
     Index const begin = keys.query_offsets[sequence];
     parallel_rows(context.threads, keys.query_offsets[sequence + 1] - begin, x.cols, [&](Index i) {
       Index const limit = keys.limits[static_cast<std::size_t>(begin + i)];
-      if (limit > 0) std::copy(x.row(begin + i), x.row(begin + i) + x.cols, storage.row(keys.key_begin[sequence] + limit - 1));
+      if (limit > 0) std::copy(x.row(begin + i), x.row(begin + i) + x.cols, storage.row(key_row(keys, s, limit - 1)));
     });
   }
 }
