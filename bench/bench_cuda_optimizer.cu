@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW and the squared norm over all parameters of SmolLM-360M as a vanilla stack (361.8 million) and with three recursions
+// AdamW, the squares for its norm and whole steps over all parameters of SmolLM-360M as a vanilla stack (361.8 million) and with three recursions
 // (165.2 million). Bytes counted an element: adamw 28 (gradient, weight and two moments read, weight and moments written),
 // with the copy of the weights in bf16 from the same launch 30; adamw and then cast_weights 34 (28, and 4 read and 2
-// written); cast_weights 6; squared_norm 4. Nothing is zeroed: the gradient is not written. bench/peers/torch_pointwise.py
+// written); cast_weights 6; add_squares 4; a whole step with that copy 34. Nothing is zeroed: the gradient is not written. bench/peers/torch_pointwise.py
 // measures PyTorch's fused AdamW.
 #include "support/gpu_data.cuh"
 #include "support/model_shapes.hpp"
@@ -33,13 +33,23 @@ struct State {
         weights(bench::random_floats(gpu, count, 2)),
         first(bench::random_floats(gpu, count, 3)),
         second(bench::random_floats(gpu, count, 4)),
-        narrow(gpu.backend().memory(), count) {
-    step.learning_rate = 1e-4;
-    step.weight_decay = 0.1;
-    step.step = 100;
+        narrow(gpu.backend().memory(), count),
+        learning_rate(gpu.backend().memory(), 1),
+        record(gpu.backend().memory(), 1) {
+    float const rate = 1e-4F;
+    gpu.backend().store(std::span<float const>(&rate, 1), learning_rate.span());
+    UpdateRecord<float> start;
+    start.updates = 99;
+    gpu.backend().store(std::span<UpdateRecord<float> const>(&start, 1), record.span());
+    decide();
   }
-  void update(cuda::AdamwExtras const& extras) const {
-    cuda::adamw(gpu.context(), gradients.span(), step, weights.span(), first.span(), second.span(), extras);
+  void decide() const { cuda::decide_update(gpu.context(), settings, learning_rate.data(), record.data()); }
+  void add_squares() const {
+    cuda::add_squares(gpu.context(), gradients.span(), ParameterGroup::Main, record.data());
+  }
+  void update(bfloat16* copy) const {
+    cuda::adamw(gpu.context(), gradients.span(), settings, ParameterGroup::Main, record.data(), weights.span(),
+                first.span(), second.span(), copy);
   }
   [[nodiscard]] bench::GpuWork work(double bytes_of_element) const {
     return {0.0, bytes_of_element * static_cast<double>(count)};
@@ -49,25 +59,25 @@ struct State {
   Index count;
   Buffer<float> gradients, weights, first, second;
   Buffer<bfloat16> narrow;
-  AdamwStep step;
+  Buffer<float> learning_rate;
+  Buffer<UpdateRecord<float>> record;
+  AdamwSettings settings;
 };
 
 void adamw(benchmark::State& state) {
   State const x(*Gpu::instance(), state);
-  bench::measure(state, x.gpu, x.work(28.0), [&] { x.update({}); });
+  bench::measure(state, x.gpu, x.work(28.0), [&] { x.update(nullptr); });
 }
 
 void adamw_with_copy(benchmark::State& state) {
   State const x(*Gpu::instance(), state);
-  cuda::AdamwExtras extras;
-  extras.narrow_weights = x.narrow.data();
-  bench::measure(state, x.gpu, x.work(30.0), [&] { x.update(extras); });
+  bench::measure(state, x.gpu, x.work(30.0), [&] { x.update(x.narrow.data()); });
 }
 
 void adamw_then_cast(benchmark::State& state) {
   State const x(*Gpu::instance(), state);
   bench::measure(state, x.gpu, x.work(34.0), [&] {
-    x.update({});
+    x.update(nullptr);
     x.gpu.backend().cast_weights(x.weights.span(), x.narrow.span());
   });
 }
@@ -77,13 +87,19 @@ void cast_weights(benchmark::State& state) {
   bench::measure(state, x.gpu, x.work(6.0), [&] { x.gpu.backend().cast_weights(x.weights.span(), x.narrow.span()); });
 }
 
-// The result stays on the device: what waits for it is not part of the kernel.
-void squared_norm(benchmark::State& state) {
-  auto& gpu = *Gpu::instance();
-  auto const gradients = bench::random_floats(gpu, parameters(state.range(0)), 1);
-  Buffer<double> const result(gpu.backend().memory(), 1);
-  bench::measure(state, gpu, {0.0, 4.0 * static_cast<double>(gradients.size())},
-                 [&] { cuda::squared_norm(gpu.context(), gradients.span(), result.data()); });
+void add_squares(benchmark::State& state) {
+  State const x(*Gpu::instance(), state);
+  bench::measure(state, x.gpu, x.work(4.0), [&] { x.add_squares(); });
+}
+
+// Norm, decision, update and the copy for the verbs: what an optimizer's step asks for where all parameters are alike.
+void whole_step(benchmark::State& state) {
+  State const x(*Gpu::instance(), state);
+  bench::measure(state, x.gpu, x.work(34.0), [&] {
+    x.add_squares();
+    x.decide();
+    x.update(x.narrow.data());
+  });
 }
 
 void shapes(benchmark::internal::Benchmark* b) {
@@ -94,7 +110,8 @@ BENCHMARK(adamw)->Apply(shapes);
 BENCHMARK(adamw_with_copy)->Apply(shapes);
 BENCHMARK(adamw_then_cast)->Apply(shapes);
 BENCHMARK(cast_weights)->Apply(shapes);
-BENCHMARK(squared_norm)->Apply(shapes);
+BENCHMARK(add_squares)->Apply(shapes);
+BENCHMARK(whole_step)->Apply(shapes);
 
 }  // namespace
 

@@ -2,7 +2,8 @@
 // Kernels that are bound by memory: norms, rotary embedding, gated activation, moves and updates of rows. bf16 at the
 // shapes of SmolLM-360M, 32768 rows. Bytes are those of each operand read or written once; copy_share is the share of what
 // a copy moves in the same run. linear_then_add and linear_residual compute the same, with the addition in a pass of its
-// own or within the product. bench/peers/torch_pointwise.py measures PyTorch with the same counting.
+// own or within the product. gather_rows stands for all maps where what loads tell the caches is compared.
+// bench/peers/torch_pointwise.py measures PyTorch with the same counting.
 #include "support/gpu_data.cuh"
 
 #include <vector>
@@ -21,11 +22,19 @@ Buffer<bfloat16> random(Index cols, std::uint64_t key) { return bench::random_ma
 View<bfloat16> view(Buffer<bfloat16> const& x) { return Gpu::view(x, rows, x.size() / rows); }
 bench::GpuWork bytes(double count) { return {0.0, count}; }
 
+// What a copy of one matrix takes: the roof of the kernels below, whose calls are as short.
+void device_copy(benchmark::State& state) {
+  auto const x = random(hidden, 1), out = random(hidden, 2);
+  bench::measure(state, gpu(), bytes(2 * matrix),
+                 [&] { bench::copy_on_device(gpu(), x.data(), out.data(), x.size()); });
+}
+
 void rms_norm(benchmark::State& state) {
   auto const x = random(hidden, 1), out = random(hidden, 2), weights = gpu().random(1, hidden, 3);
   auto const rstd = bench::zeros(gpu(), rows);
-  bench::measure(state, gpu(), bytes(2 * matrix + 4.0 * rows),
-                 [&] { gpu().backend().rms_norm(view(x), weights.span(), 1e-5, view(out), rstd.span()); });
+  bench::measure(state, gpu(), bytes(2 * matrix + 4.0 * rows), [&] {
+    gpu().backend().rms_norm(view(x), weights.span(), 1e-5, view(out), rstd.span());
+  });
 }
 
 // Adds to d_x, as the residual stream needs it: three matrices read and one written.
@@ -59,7 +68,7 @@ void swiglu(benchmark::State& state) {
 void swiglu_backward(benchmark::State& state) {
   auto const d_out = random(width, 1), gate_up = random(2 * width, 2), d_gate_up = random(2 * width, 3);
   bench::measure(state, gpu(), bytes(5 * wide_matrix),
-                 [&] { gpu().backend().swiglu_backward(view(d_out), view(gate_up), view(d_gate_up)); });
+                 [&] { gpu().backend().swiglu_backward(view(d_out), view(gate_up), view(d_gate_up), {}); });
 }
 
 /// Rows of the stream, `state.range(0)` evenly spread ones of every sequence, and factors for them.
@@ -165,6 +174,7 @@ void listed(benchmark::internal::Benchmark* b) {
   b->ArgName("rows_of_2048")->Arg(2048)->Arg(1365)->Arg(682);
 }
 
+BENCHMARK(device_copy)->Apply(plain);
 BENCHMARK(rms_norm)->Apply(plain);
 BENCHMARK(rms_norm_backward)->Apply(plain);
 BENCHMARK(rope)->Apply(plain)->ArgNames({"columns", "stride"})->Args({960, 960})->Args({1280, 1600});

@@ -121,37 +121,42 @@ void causal_limits(benchmark::State& state) {
   });
 }
 
-/// A router's logits: hidden [rows, 960] by one row of weights.
+/// A router's logits: hidden [rows, 960] by `state.range(2)` rows of weights.
 struct Logits {
   Logits(Gpu& gpu_, benchmark::State const& state)
       : gpu(gpu_),
         rows(state.range(0) * state.range(1)),
+        outputs(state.range(2)),
         x(bench::random_matrix(gpu, rows, hidden, 1)),
         d_x(bench::random_matrix(gpu, rows, hidden, 2)),
-        weights(gpu.random(1, hidden, 3)),
-        out(bench::random_floats(gpu, rows, 4)),
-        d_weights(bench::zeros(gpu, hidden)) {}
-  [[nodiscard]] double matrix() const { return 2.0 * static_cast<double>(rows * hidden); }
+        weights(gpu.random(outputs, hidden, 3)),
+        out(bench::random_floats(gpu, rows * outputs, 4)),
+        d_weights(bench::zeros(gpu, outputs * hidden)) {}
+  /// Bytes of `matrices` matrices of hidden's size, and the logits.
+  [[nodiscard]] bench::GpuWork work(double matrices) const {
+    return {0.0, 2.0 * matrices * static_cast<double>(rows * hidden) + 4.0 * static_cast<double>(rows * outputs)};
+  }
+  [[nodiscard]] View<bfloat16 const> hidden_view() const { return Gpu::view(x, rows, hidden); }
+  [[nodiscard]] View<bfloat16 const> weights_view() const { return Gpu::view(weights, outputs, hidden); }
 
   Gpu& gpu;
-  Index rows;
+  Index rows, outputs;
   Buffer<bfloat16> x, d_x, weights;
   Buffer<float> out, d_weights;
 };
 
 void linear_logits(benchmark::State& state) {
   Logits const p(*Gpu::instance(), state);
-  bench::measure(state, p.gpu, {0.0, p.matrix() + 4.0 * static_cast<double>(p.rows)}, [&] {
-    p.gpu.backend().linear_logits(Gpu::view(p.x, p.rows, hidden), Gpu::view(p.weights, 1, hidden), 1.0,
-                                  {p.out.data(), p.rows, 1});
+  bench::measure(state, p.gpu, p.work(1), [&] {
+    p.gpu.backend().linear_logits(p.hidden_view(), p.weights_view(), 1.0, {p.out.data(), p.rows, p.outputs});
   });
 }
 void linear_logits_backward(benchmark::State& state) {
   Logits const p(*Gpu::instance(), state);
-  bench::measure(state, p.gpu, {0.0, 3 * p.matrix() + 4.0 * static_cast<double>(p.rows)}, [&] {
-    p.gpu.backend().linear_logits_backward(View<float const>(p.out.data(), p.rows, 1), Gpu::view(p.x, p.rows, hidden),
-                                           Gpu::view(p.weights, 1, hidden), 1.0, Gpu::view(p.d_x, p.rows, hidden),
-                                           {p.d_weights.data(), 1, hidden});
+  bench::measure(state, p.gpu, p.work(3), [&] {
+    p.gpu.backend().linear_logits_backward(View<float const>(p.out.data(), p.rows, p.outputs), p.hidden_view(),
+                                           p.weights_view(), 1.0, Gpu::view(p.d_x, p.rows, hidden),
+                                           {p.d_weights.data(), p.outputs, hidden});
   });
 }
 
@@ -163,8 +168,8 @@ void batches(benchmark::internal::Benchmark* b) {
   b->Args({16, 8192, 5461});
 }
 void matrices(benchmark::internal::Benchmark* b) {
-  b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(50)->ArgNames({"sequences", "length"});
-  b->Args({16, 2048})->Args({64, 2048});
+  b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(50)->ArgNames({"sequences", "length", "outputs"});
+  b->Args({16, 2048, 1})->Args({64, 2048, 1})->Args({16, 2048, 3});
 }
 
 BENCHMARK(select_top_k)->Apply(batches);

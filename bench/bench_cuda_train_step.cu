@@ -21,15 +21,29 @@ constexpr Index length = 2048;
 constexpr double peak_flops = 989.4e12;  // bf16, dense, of H100 and H200 (SXM), from the data sheet
 char const* const sizes[] = {"135m", "360m", "1.7b"};
 
-/// Floating-point operations of the matrix products and attentions of one forward and backward.
+/// What the trace knows of one forward and backward.
+struct Prediction {
+  double flops = 0.0;     ///< of the matrix products and attentions, without what recompute repeats
+  Index arena_bytes = 0;  ///< of activations
+};
+
 template <class Router, class Sharing>
-double executed_flops(ModelConfig const& config, bench::TrainingRows const& rows, LossWeights const& weights) {
-  Trace recorder;
+Prediction predict(ModelConfig const& config, bench::TrainingRows const& rows, LossWeights const& weights, Recompute level) {
+  trace::Options options;
+  options.upload_uses_arena = true;
+  options.scratch_bytes = cuda::ScratchSize<bfloat16>{};
+  Trace recorder(options);
   RecursiveTransformer<Router, RecursionWiseCache, Sharing, Trace> model(recorder, config);
   model.parameters().enable_gradients();
-  recorder.clear();
+  model.set_recompute(level);
   model.forward_backward(rows.batch(), rows.targets, {}, weights);
-  return static_cast<double>(recorder.matrix_flops());
+  Prediction prediction;
+  prediction.arena_bytes = recorder.arena().peak_bytes();
+  recorder.clear();
+  model.set_recompute(Recompute::None);
+  model.forward_backward(rows.batch(), rows.targets, {}, weights);
+  prediction.flops = static_cast<double>(recorder.matrix_flops());
+  return prediction;
 }
 
 /// Arguments: index of the size, recursions, sequences of a batch, level of activation recompute (0 none, 1 pointwise, 2 mlp).
@@ -41,21 +55,26 @@ void train_step(benchmark::State& state) {
   bench::TrainingRows const rows(state.range(2), length, 49000);
   auto const tokens = static_cast<double>(rows.tokens.size());
   LossWeights const weights{1.0 / tokens, 1.0};
-  double const flops = executed_flops<Router, Sharing>(config, rows, weights);
+  auto const level = static_cast<Recompute>(state.range(3));
+  Prediction const prediction = predict<Router, Sharing>(config, rows, weights, level);
 
   cuda::BackendOptions options;
   options.blas.search = true;
   B backend(options);
   RecursiveTransformer<Router, RecursionWiseCache, Sharing, B> model(backend, config);
   model.initialize(1);
-  model.set_recompute(static_cast<Recompute>(state.range(3)));
+  model.set_recompute(level);
+  backend.arena().reserve(prediction.arena_bytes);
   model.parameters().enable_gradients();
   train::Adamw<B> optimizer(backend, model.parameters(), {});
   cuda::Repetition repetition;
   auto const step = [&] {
     model.parameters().zero_gradients();
-    backend.repeat(repetition, [&] { model.forward_backward(rows.batch(), rows.targets, {}, weights); });
-    optimizer.apply(1e-4, optimizer.gradient_norms());
+    backend.repeat(repetition, [&] {
+      model.forward_backward(rows.batch(), rows.targets, {}, weights);
+      optimizer.add_loss(model.losses(), weights.language_model);
+      optimizer.step(1e-4);
+    });
   };
   for (int i = 0; i < 4; ++i) step();
   backend.synchronize();
@@ -75,8 +94,8 @@ void train_step(benchmark::State& state) {
   double const time = bench::median(times);
   state.counters["tok/s"] = tokens / time;
   state.counters["median_ms"] = 1e3 * time;
-  state.counters["MFU"] = flops / time / peak_flops;
-  state.counters["GFLOP/tok"] = 1e-9 * flops / tokens;
+  state.counters["MFU"] = prediction.flops / time / peak_flops;
+  state.counters["GFLOP/tok"] = 1e-9 * prediction.flops / tokens;
   state.counters["peak_GiB"] = static_cast<double>(backend.memory_statistics().peak_bytes) / (1 << 30);
   state.SetLabel(size);
 }

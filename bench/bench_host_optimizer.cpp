@@ -4,6 +4,7 @@
 
 #include "mor/backend/host/backend.hpp"
 
+#include <span>
 #include <vector>
 
 namespace {
@@ -25,16 +26,21 @@ struct Parameters {
 
 void adamw(benchmark::State& state) {
   Parameters p(state);
-  AdamwStep step;
-  step.learning_rate = 1e-6;
-  bench::measure(state, p.backend.threads(), p.traffic(7.0),
-                 [&] { p.backend.adamw(p.gradients, step, p.weights, p.first, p.second); });
+  UpdateRecord<float> record;
+  record.main.learning_rate = 1e-6F;
+  record.applied = 1;
+  std::span<UpdateRecord<float> const> const records(&record, 1);
+  bench::measure(state, p.backend.threads(), p.traffic(7.0), [&] {
+    p.backend.adamw(p.gradients, {}, ParameterGroup::Main, records, p.weights, p.first, p.second, {});
+  });
 }
 
-void squared_norm(benchmark::State& state) {
+void add_squares(benchmark::State& state) {
   Parameters p(state);
+  UpdateRecord<float> record;
   bench::measure(state, p.backend.threads(), p.traffic(1.0), [&] {
-    benchmark::DoNotOptimize(p.backend.squared_norm(p.gradients));
+    p.backend.add_squares(p.gradients, ParameterGroup::Main, std::span(&record, 1));
+    benchmark::DoNotOptimize(record);
     p.backend.arena().reset();
   });
 }
@@ -48,6 +54,6 @@ void shapes(benchmark::internal::Benchmark* b) {
 }
 
 BENCHMARK(adamw)->Apply(shapes);
-BENCHMARK(squared_norm)->Apply(shapes);
+BENCHMARK(add_squares)->Apply(shapes);
 
 }  // namespace

@@ -62,7 +62,7 @@ void swiglu(benchmark::State& state) {
   run(state, 3.0, [](Arrays& x) { x.backend.swiglu(x.in(x.a, 2), x.out(x.b)); });
 }
 void swiglu_backward(benchmark::State& state) {
-  run(state, 5.0, [](Arrays& x) { x.backend.swiglu_backward(x.in(x.b), x.in(x.a, 2), x.out(x.c, 2)); });
+  run(state, 5.0, [](Arrays& x) { x.backend.swiglu_backward(x.in(x.b), x.in(x.a, 2), x.out(x.c, 2), {}); });
 }
 void gelu(benchmark::State& state) {
   run(state, 2.0, [](Arrays& x) { x.backend.gelu(x.in(x.a), 1.0, x.out(x.b)); });

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "mor/backend/cuda/backend.cuh"
+#include "mor/backend/cuda/scratch_size.hpp"
 #include "mor/backend/trace/backend.hpp"
 #include "mor/infer/generate.hpp"
 #include "mor/model/recursive_transformer.hpp"

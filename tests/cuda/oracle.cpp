@@ -80,8 +80,8 @@ void Oracle::rope(Rows positions, Index head_dim, double theta, Rotation rotatio
 void Oracle::swiglu(In gate_up, Out out) {
   backend_->swiglu(gate_up, out);
 }
-void Oracle::swiglu_backward(In d_out, In gate_up, Out d_gate_up) {
-  backend_->swiglu_backward(d_out, gate_up, d_gate_up);
+void Oracle::swiglu_backward(In d_out, In gate_up, Out d_gate_up, Out out) {
+  backend_->swiglu_backward(d_out, gate_up, d_gate_up, out);
 }
 void Oracle::gelu(In x, double scale, Out out) {
   backend_->gelu(x, scale, out);
@@ -158,11 +158,10 @@ void Oracle::token_choice_weights_backward(Values choice, Rows rows, Index step,
 void Oracle::balance_loss(In probabilities, Values choice, double weight, Results statistics, Out d_probabilities) {
   backend_->balance_loss(probabilities, choice, weight, statistics, d_probabilities);
 }
-void Oracle::adamw(Values gradients, AdamwStep step, Results weights, Results first_moment, Results second_moment) {
-  backend_->adamw(gradients, step, weights, first_moment, second_moment);
-}
-double Oracle::squared_norm(Values values) {
-  return backend_->squared_norm(values);
+void Oracle::adamw(Values gradients, AdamwSettings const& settings, ParameterGroup group,
+                   std::span<UpdateRecord<double> const> record, Results weights, Results first_moment,
+                   Results second_moment) {
+  backend_->adamw(gradients, settings, group, record, weights, first_moment, second_moment, {});
 }
 
 }  // namespace mor::test

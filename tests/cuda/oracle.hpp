@@ -54,7 +54,7 @@ class Oracle {
   void rms_norm_backward(In d_out, In x, Values weights, Values rstd, Out d_x, Results d_weights);
   void rope(Rows positions, Index head_dim, double theta, Rotation rotation, Out x);
   void swiglu(In gate_up, Out out);
-  void swiglu_backward(In d_out, In gate_up, Out d_gate_up);
+  void swiglu_backward(In d_out, In gate_up, Out d_gate_up, Out out);
   void gelu(In x, double scale, Out out);
   void gelu_backward(In d_out, In x, double scale, Out d_x);
   void attention(In q, In k, In v, KeyList const& keys, AttentionShape const& shape, Out out, Out lse);
@@ -84,8 +84,8 @@ class Oracle {
   void token_choice_weights_backward(Values choice, Rows rows, Index step, bool gate_intermediate, Values d_scale,
                                      Results d_gate);
   void balance_loss(In probabilities, Values choice, double weight, Results statistics, Out d_probabilities);
-  void adamw(Values gradients, AdamwStep step, Results weights, Results first_moment, Results second_moment);
-  double squared_norm(Values values);
+  void adamw(Values gradients, AdamwSettings const& settings, ParameterGroup group,
+             std::span<UpdateRecord<double> const> record, Results weights, Results first_moment, Results second_moment);
 
  private:
   std::unique_ptr<host::Backend<double>> backend_;

@@ -100,7 +100,7 @@ TEMPLATE_TEST_CASE("a token that fills the batch, and tokens that all differ, ge
   std::vector<Token> different;
   for (Token i = 0; i < 9000; ++i) different.push_back(8999 - i);
   check_backward<TestType>({9000, 9000, 24, 0}, different, true);
-  std::vector<Token> borders;  // segments that end where a chunk of 64 does
+  std::vector<Token> borders;  // segments that end where a chunk of 32 does
   for (Token i = 0; i < 6400; ++i) borders.push_back(i / 64 % 3 == 0 ? i / 64 : i / 192);
   check_backward<TestType>({6400, 200, 24, 0}, borders, true);
 }

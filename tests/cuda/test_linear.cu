@@ -57,9 +57,10 @@ void check_linear(Index rows, Index in, Index out, Index padding) {
   REQUIRE(device_d_w.intact());
 }
 
+/// linear_logits and its gradients; rows, also of the weights' gradient, are `padding` elements apart.
 template <class T>
-void check_logits(Index rows, Index in, Index out) {
-  CAPTURE(rows, in, out);
+void check_logits(Index rows, Index in, Index out, Index padding = 0) {
+  CAPTURE(rows, in, out, padding);
   test::Device device;
   cuda::Blas blas(device.memory(), device.facts(), {});
   cuda::Context context = device.context();
@@ -67,24 +68,33 @@ void check_logits(Index rows, Index in, Index out) {
   test::Oracle host;
   auto const x = test::random_values<T>(rows * in, 1), w = test::random_values<T>(out * in, 2);
   auto const d_out = test::random_values<float>(rows * out, 3), before = test::random_values<float>(out * in, 4);
-  test::DeviceMatrix<T> const dx(device, rows, in, x), dw(device, out, in, w);
+  test::DeviceMatrix<T> const dx(device, rows, in, x, padding), dw(device, out, in, w, padding);
   View<double const> const hx(x.data(), rows, in), hw(w.data(), out, in), h_out(d_out.data(), rows, out);
   std::vector<double> expected(d_out.size()), d_x = x, d_w = before;
-  test::DeviceMatrix<float> const result(device, rows, out), device_d_out(device, rows, out, d_out);
+  test::DeviceMatrix<float> const result(device, rows, out, padding), device_d_out(device, rows, out, d_out, padding);
   cuda::linear_logits<T>(context, dx.read(), dw.read(), 0.7, result.view());
   host.linear_logits(hx, hw, 0.7, {expected.data(), rows, out});
   REQUIRE(test::relative_error(result.values(), expected) < 2e-6);  // float whatever the storage
   REQUIRE(result.intact());
-  test::DeviceMatrix<T> const device_d_x(device, rows, in, x);
-  test::DeviceMatrix<float> const device_d_w(device, out, in, before);
-  cuda::linear_logits_backward<T>(context, device_d_out.read(), dx.read(), dw.read(), 0.7, device_d_x.view(), device_d_w.view());
   host.linear_logits_backward(h_out, hx, hw, 0.7, {d_x.data(), rows, in}, {d_w.data(), out, in});
-  REQUIRE(test::relative_error(device_d_x.values(), d_x) < test::kTolerance<T>);
-  REQUIRE(test::relative_error(device_d_w.values(), d_w) < 2e-6);
-  REQUIRE((device_d_x.intact() && device_d_w.intact()));
-  cuda::linear_logits_backward<T>(context, device_d_out.read(), dx.read(), dw.read(), 0.7, {}, device_d_w.view());
-  host.linear_logits_backward(h_out, hx, hw, 0.7, {}, {d_w.data(), out, in});
-  REQUIRE(test::relative_error(device_d_w.values(), d_w) < 2e-6);
+  std::vector<T> first_d_x;
+  std::vector<float> first_d_w;
+  for (int run = 0; run < 3; ++run) {  // the last time without the gradient of x
+    test::DeviceMatrix<T> const device_d_x(device, rows, in, x, padding);
+    test::DeviceMatrix<float> const device_d_w(device, out, in, before, padding);
+    cuda::linear_logits_backward<T>(context, device_d_out.read(), dx.read(), dw.read(), 0.7,
+                                    run < 2 ? device_d_x.view() : View<T>{}, device_d_w.view());
+    REQUIRE(test::relative_error(device_d_w.values(), d_w) < 2e-6);
+    REQUIRE((device_d_x.intact() && device_d_w.intact()));
+    if (run == 2) {
+      REQUIRE(device_d_x.values() == x);
+      break;
+    }
+    REQUIRE(test::relative_error(device_d_x.values(), d_x) < test::kTolerance<T>);
+    if (run == 1 && out <= 32) REQUIRE((device_d_x.raw_values() == first_d_x && device_d_w.raw_values() == first_d_w));
+    first_d_x = device_d_x.raw_values();
+    first_d_w = device_d_w.raw_values();
+  }
 }
 
 }  // namespace
@@ -100,6 +110,10 @@ TEMPLATE_TEST_CASE("router logits and their gradients agree with the host", "[cu
   check_logits<TestType>(1, 8, 1);
   check_logits<TestType>(100, 7, 3);
   check_logits<TestType>(3000, 960, 1);
+  check_logits<TestType>(2501, 1100, 1, 4);  // columns for more than one block, rows that no batch divides
+  check_logits<TestType>(5000, 72, 3, 8);
+  check_logits<TestType>(300, 2056, 5);      // more outputs than one thread sums
+  check_logits<TestType>(33, 36, 2, 3);      // no 16-byte access fits
   check_logits<TestType>(65, 64, 6);
   check_logits<TestType>(65, 64, 40);  // a vocabulary
 }

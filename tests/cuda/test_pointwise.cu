@@ -48,15 +48,24 @@ TEMPLATE_TEST_CASE("swiglu and its gradient on the device follow their definitio
     std::vector<double> out(d_out.size()), d_gate_up(gate_up.size());
     oracle.swiglu({gate_up.data(), rows, 2 * cols}, {out.data(), rows, cols});
     oracle.swiglu_backward({d_out.data(), rows, cols}, {gate_up.data(), rows, 2 * cols},
-                           {d_gate_up.data(), rows, 2 * cols});
+                           {d_gate_up.data(), rows, 2 * cols}, {});
     test::DeviceMatrix<TestType> const device_gate_up(device, rows, 2 * cols, gate_up, padding);
     test::DeviceMatrix<TestType> const device_d_out(device, rows, cols, d_out, padding);
     check_map<TestType>(device, rows, cols, padding, out, [&](View<TestType> to) {
       cuda::swiglu<TestType>(device.context(), device_gate_up.read(), to);
     });
     check_map<TestType>(device, rows, 2 * cols, padding, d_gate_up, [&](View<TestType> to) {
-      cuda::swiglu_backward<TestType>(device.context(), device_d_out.read(), device_gate_up.read(), to);
+      cuda::swiglu_backward<TestType>(device.context(), device_d_out.read(), device_gate_up.read(), to, {});
     });
+    // In place, with the forward result where d_out was.
+    test::DeviceMatrix<TestType> const plain(device, rows, cols, padding), gradients(device, rows, 2 * cols, padding),
+        reused(device, rows, cols, d_out, padding), in_place(device, rows, 2 * cols, gate_up, padding);
+    cuda::swiglu<TestType>(device.context(), device_gate_up.read(), plain.view());
+    cuda::swiglu_backward<TestType>(device.context(), device_d_out.read(), device_gate_up.read(), gradients.view(), {});
+    cuda::swiglu_backward<TestType>(device.context(), reused.read(), in_place.read(), in_place.view(), reused.view());
+    REQUIRE(reused.raw_values() == plain.raw_values());
+    REQUIRE(in_place.raw_values() == gradients.raw_values());
+    REQUIRE((reused.intact() && in_place.intact()));
   }
 }
 
@@ -69,7 +78,7 @@ TEMPLATE_TEST_CASE("swiglu on the device stays finite for large gates", "[cuda][
       d_gate_up(device, 1, 16);
   test::DeviceMatrix<TestType> const d_out(device, 1, 8, std::vector<double>(8, 1.0));
   cuda::swiglu<TestType>(device.context(), device_gate_up.read(), out.view());
-  cuda::swiglu_backward<TestType>(device.context(), d_out.read(), device_gate_up.read(), d_gate_up.view());
+  cuda::swiglu_backward<TestType>(device.context(), d_out.read(), device_gate_up.read(), d_gate_up.view(), {});
   auto const values = out.values(), gradients = d_gate_up.values();
   auto const stored = test::rounded<TestType>(gates);
   for (std::size_t i = 0; i < stored.size(); ++i) {

@@ -120,6 +120,18 @@ TEST_CASE("attention over keys in pages is attention over the same keys") {
   }
 }
 
+TEST_CASE("keys in pages have no gradient, and the error says so") {
+  host::Backend<double> backend(1);
+  AttentionCase const problem("refused", 2, 2, 4, {causal(5)});
+  Problem<double> p(problem);
+  test::PagedLists const lists(problem, 64);
+  auto const d_out = Matrix<double>::random(5, 8, 4);
+  Matrix<double> d_q(5, 8), d_k(p.k.rows(), 8), d_v(p.k.rows(), 8);
+  REQUIRE_THROWS_AS(backend.attention_backward(p.q.read(), p.k.read(), p.v.read(), lists.keys(), problem.shape,
+                                               p.out.read(), p.lse.read(), d_out.read(), d_q.view(), d_k.view(), d_v.view()),
+                    mor::error);
+}
+
 TEST_CASE("keys written in pages land at their place") {
   host::Backend<double> backend(1);
   AttentionCase const problem("append", 2, 2, 4, {{{3, 4, 5}, 5}, {{1}, 1}, {{0, 1, 2}, 7}, {{130}, 130}});

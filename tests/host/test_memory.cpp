@@ -83,10 +83,14 @@ class Step {
     b.linear_backward_weight(d_wide_.read(), d_b_.read(), d_weights_.view());
     b.rms_norm_backward(d_b_.read(), x_.read(), norm_, rstd_, d_a_.view(), d_norm_);
     route(b);
-    AdamwStep step;
-    step.learning_rate = 1e-3;
-    b.adamw(d_norm_, step, norm_, first_moment_, second_moment_);
-    total_ = b.sum(losses_) + b.squared_norm(d_norm_);
+    UpdateRecord<float> record;
+    float const learning_rate = 1e-3F;
+    b.add_loss(losses_, 1.0, std::span(&record, 1));
+    b.add_squares(d_norm_, ParameterGroup::Main, std::span(&record, 1));
+    b.decide_update({}, std::span(&learning_rate, 1), std::span(&record, 1));
+    b.adamw(d_norm_, {}, ParameterGroup::Main, std::span<UpdateRecord<float> const>(&record, 1), norm_, first_moment_,
+            second_moment_, {});
+    total_ = b.sum(losses_) + record.main.norm;
   }
 
   [[nodiscard]] std::vector<std::vector<float>> results() const {

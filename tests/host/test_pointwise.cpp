@@ -159,8 +159,23 @@ TEST_CASE("swiglu gradients agree with differences") {
     check_map(
         3, 2 * width, width, [&](Matrix<double> const& x, Matrix<double>& out) { backend.swiglu(x.read(), out.view()); },
         [&](Matrix<double> const& d_out, Matrix<double> const& x, Matrix<double>& d_x) {
-          backend.swiglu_backward(d_out.read(), x.read(), d_x.view());
+          backend.swiglu_backward(d_out.read(), x.read(), d_x.view(), {});
         });
+  }
+}
+
+TEMPLATE_TEST_CASE("swiglu's backward pass computes swiglu again to the bit, also in place", "", float, double) {
+  host::Backend<TestType> backend(2);
+  for (Index const width : {1, 3, 8, 37}) {
+    auto const gate_up = Matrix<TestType>::random(5, 2 * width, 1), d_out = Matrix<TestType>::random(5, width, 2);
+    Matrix<TestType> out(5, width), again(5, width), d_gate_up(5, 2 * width), in_place = gate_up, reused = d_out;
+    backend.swiglu(gate_up.read(), out.view());
+    backend.swiglu_backward(d_out.read(), gate_up.read(), d_gate_up.view(), again.view());
+    backend.swiglu_backward(reused.read(), in_place.read(), in_place.view(), reused.view());
+    REQUIRE(again.values() == out.values());
+    REQUIRE(reused.values() == out.values());
+    REQUIRE(in_place.values() == d_gate_up.values());
+    REQUIRE((reused.intact() && in_place.intact()));
   }
 }
 

@@ -121,11 +121,19 @@ TEST_CASE("pointwise verbs count their elements") {
   check_cost(b, "gelu", 40, 40, 120, false);
 }
 
-TEST_CASE("the optimizer reads four arrays, writes three and casts one") {
+TEST_CASE("the optimizer reads the gradients twice, weights and moments once, and writes rounded weights with the others") {
   Operands o;
   auto& b = o.backend;
-  b.adamw(o.reals(10), {}, o.reals(10), o.reals(10), o.reals(10));
-  check_cost(b, "adamw", 160, 120, 170, false);
+  auto const record = b.arena().allocate<mor::UpdateRecord<float>>(1);
+  auto const main = mor::ParameterGroup::Main;
+  b.add_loss(o.reals(6), 0.5, record);
+  check_cost(b, "add_loss", 24, 0, 6, false);
+  b.add_squares(o.reals(10), main, record);
+  check_cost(b, "add_squares", 40, 0, 20, false);
+  b.decide_update({}, o.reals(1), record);
+  check_cost(b, "decide_update", 0, 0, 0, false);
+  b.adamw(o.reals(10), {}, main, record, o.reals(10), o.reals(10), o.reals(10), o.vector(10));
+  check_cost(b, "adamw", 160, 120 + 20, 170, false);
   b.cast_weights(o.reals(10), o.vector(10));
   check_cost(b, "cast_weights", 40, 20, 0, false);
 }
@@ -158,6 +166,14 @@ TEST_CASE("operands that do not fit are an error that names the verb and both si
   CHECK_THROWS_AS(b.linear(o.x(5, 3), o.x(7, 3), o.x(4, 7)), mor::error);
   CHECK_THROWS_AS(b.gather_rows(o.x(10, 4), o.rows(3), o.x(2, 4)), mor::error);
   CHECK_THROWS_AS(b.swiglu(o.x(5, 8), o.x(5, 8)), mor::error);
+  auto const record = b.arena().allocate<mor::UpdateRecord<float>>(1);
+  auto const update = [&](Index moment, Index narrow) {
+    b.adamw(o.reals(10), {}, mor::ParameterGroup::Main, record, o.reals(10), o.reals(10), o.reals(moment), o.vector(narrow));
+  };
+  CHECK_THROWS_AS(update(9, 10), mor::error);
+  CHECK_THROWS_AS(update(10, 0), mor::error);
+  CHECK_THROWS_AS(b.decide_update({}, o.reals(2), record), mor::error);
+  CHECK_THROWS_AS(b.add_squares(o.reals(10), mor::ParameterGroup::Main, {}), mor::error);
   CHECK_THROWS_AS(b.rope(o.rows(5), 3, 1e4, mor::Rotation::Forward, o.x(5, 8)), mor::error);
   CHECK(b.operations().empty());
 }

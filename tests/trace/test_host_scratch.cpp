@@ -22,6 +22,12 @@ struct Operands {
     backend.fill(x, 0.0);
     return x;
   }
+  std::span<mor::UpdateRecord<float>> record() {
+    auto const records = backend.arena().template allocate<mor::UpdateRecord<float>>(1);
+    mor::UpdateRecord<float> const empty;
+    backend.store(std::span(&empty, 1), records);
+    return records;
+  }
   std::span<float> vector(Index size) { return {matrix(size, 1).data, static_cast<std::size_t>(size)}; }
 };
 
@@ -115,7 +121,8 @@ TEST_CASE("host scratch of norms, sums, losses and selection is known") {
   for (Index const n : {Index{100}, Index{8192}, Index{20000}}) {
     CAPTURE(n);
     check_same_peak([n](auto& b, auto& o) { static_cast<void>(b.sum(o.vector(n))); });
-    check_same_peak([n](auto& b, auto& o) { static_cast<void>(b.squared_norm(o.vector(n))); });
+    check_same_peak([n](auto& b, auto& o) { b.add_squares(o.vector(n), mor::ParameterGroup::Main, o.record()); });
+    check_same_peak([n](auto& b, auto& o) { b.add_loss(o.vector(n), 1.0, o.record()); });
     check_same_peak([n](auto& b, auto& o) { b.router_bce(o.vector(n), {}, 1.0, o.vector(2), o.vector(n)); });
     check_same_peak([n](auto& b, auto& o) { b.z_loss(o.matrix(n, 3), 1.0, o.vector(1), o.matrix(n, 3)); });
     check_same_peak(

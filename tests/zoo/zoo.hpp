@@ -52,6 +52,7 @@ class ZooModel {
   virtual Logits advance(Batch const& batch, RoutingMode mode) = 0;
   virtual Row cached(Index step, Index sequence) const = 0;
   virtual Index arena_allocations() const = 0;
+  virtual Index arena_peak_bytes() const = 0;
   /// Largest arena use so far, in bytes.
   virtual Index arena_peak() const = 0;
 };

@@ -16,7 +16,10 @@
 #include "mor/core/active_set.hpp"
 #include "mor/core/config.hpp"
 #include "mor/core/memory.hpp"
+#include "mor/core/parameter_layout.hpp"
+#include "mor/core/sampling.hpp"
 #include "mor/core/types.hpp"
+#include "mor/core/update.hpp"
 #include "mor/core/view.hpp"
 
 #include <concepts>
@@ -30,15 +33,6 @@ struct Selection {
   std::span<Row> rows;       ///< [kept] indices into the batch
   std::span<Row> positions;  ///< [kept]
   std::span<Row> slots;      ///< [kept] indices into the candidates
-};
-
-/// Scalars of one AdamW update (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019).
-struct AdamwStep {
-  double learning_rate = 0.0;
-  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
-  double weight_decay = 0.0;
-  double gradient_scale = 1.0;  ///< clipping factor, applied to the gradient first
-  Index step = 1;               ///< 1-based; for the bias corrections 1 - beta^step
 };
 
 /// Which way `rope` turns: the backward pass of a rotation is the opposite rotation.
@@ -56,6 +50,7 @@ struct VerbArguments {
   View<Real const> real_in;
   View<Real> real_out;
   std::span<Scalar const> vector;
+  std::span<Scalar> vector_out;
   std::span<Real const> reals;
   std::span<Real> reals_out;
   std::span<Row const> rows;
@@ -65,6 +60,9 @@ struct VerbArguments {
   AttentionShape shape;
   ActiveSet<Real> set;
   Selection selection;
+  std::span<SamplingRule const> rules;
+  std::span<UpdateRecord<Real> const> record_in;
+  std::span<UpdateRecord<Real>> record;
 };
 }  // namespace detail
 
@@ -132,7 +130,9 @@ concept BackendLinear = requires(detail::VerbArguments<B> a, B& b) {
 /// accumulates both.
 /// rope(positions, head_dim, theta, rotation, x): x is [N, heads * head_dim], in place; dimension i pairs with
 /// i + head_dim / 2; angle = position * theta^(-2i / head_dim).
-/// swiglu(gate_up, out): gate_up is [N, 2F] with the gate first; out = silu(gate) * up.
+/// swiglu(gate_up, out): gate_up is [N, 2F] with the gate first; out = silu(gate) * up. swiglu_backward(d_out, gate_up, d_gate_up,
+/// out): where `out` is not empty it becomes swiglu(gate_up) again, the same bits; `d_gate_up` may be `gate_up`, `out` may
+/// be `d_out`.
 /// gelu(x, scale, out): exact GELU of scale * x; gelu_backward(d_out, x, scale, d_x).
 template <class B>
 concept BackendPointwise = requires(detail::VerbArguments<B> a, B& b) {
@@ -140,7 +140,7 @@ concept BackendPointwise = requires(detail::VerbArguments<B> a, B& b) {
   b.rms_norm_backward(a.x, a.x, a.vector, a.reals, a.out, a.reals_out);
   b.rope(a.rows, Index{64}, 10000.0, Rotation::Forward, a.out);
   b.swiglu(a.x, a.out);
-  b.swiglu_backward(a.x, a.x, a.out);
+  b.swiglu_backward(a.x, a.x, a.out, a.out);
   b.gelu(a.x, 1.0, a.out);
   b.gelu_backward(a.x, a.x, 1.0, a.out);
 };
@@ -152,7 +152,8 @@ concept BackendPointwise = requires(detail::VerbArguments<B> a, B& b) {
 /// causal_limits(set_offsets, rows, batch_offsets, base, limits): for row i of sequence s, with `rows` empty:
 /// base[s] + (i - set_offsets[s]) + 1 (rank in the set); else base[s] + (rows[i] - batch_offsets[s]) + 1 (rank in the
 /// batch). An empty `base` is all zeros.
-/// write_keys(x, keys, storage): storage[key_begin[s] + limits[i] - 1] = x[i]: appends a row at its place in the list.
+/// write_keys(x, keys, storage): storage[place of key limits[i] - 1 of s] = x[i]: appends a row at its place in the list; a
+/// row with limit 0 is left out. `attention` and `write_keys` take lists in pages too, `attention_backward` does not.
 template <class B>
 concept BackendAttention = requires(detail::VerbArguments<B> a, B& b) {
   b.attention(a.x, a.x, a.x, a.keys, a.shape, a.out, a.real_out);
@@ -221,20 +222,44 @@ concept BackendTokenChoice = requires(detail::VerbArguments<B> a, B& b) {
   b.balance_loss(a.real_in, a.reals, 1.0, a.reals_out, a.real_out);
 };
 
-/// Optimizer. adamw(gradients, step, weights, first_moment, second_moment): g = gradient_scale * gradient;
-/// m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; w -= lr * (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + weight_decay * w).
-/// squared_norm: sum of squares as a host double, NaN or infinity kept. cast_weights: master weights (Real) to the
-/// weights that verbs read (Scalar); where both are one type the model keeps one buffer and does not call it.
+/// Optimizer. A step is decided and made where the weights are; no verb of it waits. `record` [1] is an `UpdateRecord` in
+/// the backend's memory; `store` and `download` (which waits) take it there and back.
+/// add_squares(gradients, group, record): collects the sum of squares for the norm of `group`; add_loss(losses, weight,
+/// record): collects weight * sum(losses). Both in double; NaN and infinity stay.
+/// decide_update(settings, learning_rate [1], record): from what was collected, in double: norm = sqrt(squares) and the
+/// clipping factor clip_norm / norm where that is less than 1, of each group, and its learning rate; the update is made
+/// if the norms and the loss are finite and of magnitude at most `largest_accepted`, and then it counts, and its number t
+/// gives the bias corrections. Collecting starts anew.
+/// adamw(gradients, settings, group, record, weights, first_moment, second_moment, narrow): nothing where the decision
+/// was against the update; else g = gradient_scale * gradient; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+/// w -= lr * (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + weight_decay * w), and `narrow`, the weights that verbs read
+/// (Scalar), is w rounded; it is empty where Scalar and Real are one type.
+/// cast_weights: master weights (Real) to the weights that verbs read, outside of updates; where both are one type the
+/// model keeps one buffer and does not call it.
 template <class B>
-concept BackendOptimizer = requires(detail::VerbArguments<B> a, B& b, AdamwStep step, std::span<typename B::scalar_type> w) {
-  b.adamw(a.reals, step, a.reals_out, a.reals_out, a.reals_out);
-  { b.squared_norm(a.reals) } -> std::same_as<double>;
-  b.cast_weights(a.reals, w);
+concept BackendOptimizer = requires(detail::VerbArguments<B> a, B& b, AdamwSettings const& settings, ParameterGroup group) {
+  b.store(a.record_in, a.record);
+  { b.download(a.record_in, a.record) } -> std::same_as<void>;
+  b.add_squares(a.reals, group, a.record);
+  b.add_loss(a.reals, 1.0, a.record);
+  b.decide_update(settings, a.reals, a.record);
+  b.adamw(a.reals, settings, group, a.record_in, a.reals_out, a.reals_out, a.reals_out, a.vector_out);
+  b.cast_weights(a.reals, a.vector_out);
+};
+
+/// Sampling. sample(logits [N, V], rules [N], history, tokens [N], log_probabilities [N]): draws a token for each row by
+/// its rule (`mor::math::sample_row` is the law), and gives the logarithm of its probability under the unmodified model.
+/// `history` holds the lists that the rules name parts of. The same logits, as numbers of Real, give the same token on
+/// every backend, whatever the other rows are. A row whose logits are not numbers gives the token -1 and NaN.
+template <class B>
+concept BackendSampling = requires(detail::VerbArguments<B> a, B& b) {
+  { b.upload(a.rules) } -> std::same_as<std::span<SamplingRule const>>;
+  b.sample(a.real_in, a.rules, a.tokens, a.rows_out, a.reals_out);
 };
 
 /// A complete backend.
 template <class B>
 concept Backend = BackendMemory<B> && BackendRows<B> && BackendLinear<B> && BackendPointwise<B> && BackendAttention<B> &&
-                  BackendHead<B> && BackendRouting<B> && BackendTokenChoice<B> && BackendOptimizer<B>;
+                  BackendHead<B> && BackendRouting<B> && BackendTokenChoice<B> && BackendSampling<B> && BackendOptimizer<B>;
 
 }  // namespace mor

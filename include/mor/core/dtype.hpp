@@ -14,8 +14,28 @@
 
 namespace mor {
 
-/// The element type of a tensor.
-enum class DType { F64, F32, F16, BF16, I64, I32, I16, I8, U8, Bool };
+/// The element type of a tensor. Those from F8E4M3 on are carried as raw bytes: they can be copied, not converted.
+enum class DType {
+  F64,
+  F32,
+  F16,
+  BF16,
+  I64,
+  I32,
+  I16,
+  I8,
+  U64,
+  U32,
+  U16,
+  U8,
+  Bool,
+  F8E4M3,
+  F8E5M2,
+  F8E8M0,
+  F8E4M3Fnuz,
+  F8E5M2Fnuz,
+  C64
+};
 
 /// A type's name in the safetensors format and its size.
 struct DTypeFacts {
@@ -25,7 +45,7 @@ struct DTypeFacts {
 };
 
 /// Every element type, in the order of the enumeration.
-inline constexpr std::array<DTypeFacts, 10> dtype_facts{{{DType::F64, "F64", 8},
+inline constexpr std::array<DTypeFacts, 19> dtype_facts{{{DType::F64, "F64", 8},
                                                          {DType::F32, "F32", 4},
                                                          {DType::F16, "F16", 2},
                                                          {DType::BF16, "BF16", 2},
@@ -33,8 +53,17 @@ inline constexpr std::array<DTypeFacts, 10> dtype_facts{{{DType::F64, "F64", 8},
                                                          {DType::I32, "I32", 4},
                                                          {DType::I16, "I16", 2},
                                                          {DType::I8, "I8", 1},
+                                                         {DType::U64, "U64", 8},
+                                                         {DType::U32, "U32", 4},
+                                                         {DType::U16, "U16", 2},
                                                          {DType::U8, "U8", 1},
-                                                         {DType::Bool, "BOOL", 1}}};
+                                                         {DType::Bool, "BOOL", 1},
+                                                         {DType::F8E4M3, "F8_E4M3", 1},
+                                                         {DType::F8E5M2, "F8_E5M2", 1},
+                                                         {DType::F8E8M0, "F8_E8M0", 1},
+                                                         {DType::F8E4M3Fnuz, "F8_E4M3FNUZ", 1},
+                                                         {DType::F8E5M2Fnuz, "F8_E5M2FNUZ", 1},
+                                                         {DType::C64, "C64", 8}}};
 
 /// Bytes of one element.
 [[nodiscard]] constexpr Index byte_size(DType dtype) noexcept {
@@ -182,6 +211,18 @@ struct DTypeOf<std::int16_t> {
 template <>
 struct DTypeOf<std::int8_t> {
   static constexpr DType value = DType::I8;
+};
+template <>
+struct DTypeOf<std::uint64_t> {
+  static constexpr DType value = DType::U64;
+};
+template <>
+struct DTypeOf<std::uint32_t> {
+  static constexpr DType value = DType::U32;
+};
+template <>
+struct DTypeOf<std::uint16_t> {
+  static constexpr DType value = DType::U16;
 };
 template <>
 struct DTypeOf<std::uint8_t> {

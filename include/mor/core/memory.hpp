@@ -35,7 +35,7 @@ namespace detail {
   }
   return elements * size;
 }
-[[nodiscard]] inline Index aligned(Index bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+[[nodiscard]] constexpr Index aligned(Index bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 }  // namespace detail
 
 /// Owns `size()` elements in a backend's memory; moves, never copies. Contents start undefined.

@@ -5,6 +5,8 @@
 
 #include "mor/core/batch.hpp"
 #include "mor/core/config.hpp"
+#include "mor/core/sampling.hpp"
+#include "mor/core/view.hpp"
 #include "mor/infer/sampler.hpp"
 
 #include <algorithm>
@@ -53,6 +55,23 @@ class SingleSequence {
   std::vector<Row> offsets_;
 };
 
+/// One token where the logits [1, V] are, in the backend's arena: nothing but the token and its probability comes back.
+template <class B>
+[[nodiscard]] Sample sample_one(B& backend, View<typename B::real_type const> logits, SamplingRule const& rule,
+                                std::span<Token const> history) {
+  using Real = typename B::real_type;
+  auto const tokens = backend.arena().template allocate<Token>(1);
+  auto const log_probabilities = backend.arena().template allocate<Real>(1);
+  backend.sample(logits, backend.upload(std::span<SamplingRule const>(&rule, 1)), backend.upload(history), tokens,
+                 log_probabilities);
+  Token token = 0;
+  Real log_probability = 0;
+  backend.download(std::span<Token const>(tokens), std::span<Token>(&token, 1));
+  backend.download(std::span<Real const>(log_probabilities), std::span<Real>(&log_probability, 1));
+  check_sampled(token, 0);
+  return {token, static_cast<double>(log_probability)};
+}
+
 /// Generates and calls `on_token(GeneratedToken)` for each prompt token and each new token, in order. The callback returns
 /// false to stop. A token is reported after the model has read it, so that its depth is known.
 ///
@@ -70,15 +89,15 @@ FinishReason generate(Model& model, GenerationRequest const& request, OnToken&& 
          "at most " + text_of(context) + " tokens", text_of(prompt_size));
   }
   require(request.prefill_chunk > 0, "prefill_chunk must be positive", "generate");
-  Sampler sampler(request.sampling);
+  request.sampling.check();
+  bool const penalty = request.sampling.repetition_penalty != 1.0;
   auto cache = model.make_cache(1, std::min(context, prompt_size + std::max<Index>(request.max_new_tokens, 0)));
   SingleSequence sequence;
   std::vector<Token> text = request.prompt;
-  std::vector<Real> logits(static_cast<std::size_t>(transformer.vocab_size));
+  View<Real const> logits;
   auto const read = [&](Index first, Index count) {
     auto const part = std::span<Token const>(text).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-    auto const view = model.advance(sequence(part, first), cache, request.mode);
-    model.backend().download(std::span<Real const>(view.data, logits.size()), logits);
+    logits = model.advance(sequence(part, first), cache, request.mode);
     return model.depths();
   };
   for (Index first = 0; first < prompt_size; first += request.prefill_chunk) {
@@ -92,8 +111,9 @@ FinishReason generate(Model& model, GenerationRequest const& request, OnToken&& 
   for (Index made = 0; made < request.max_new_tokens; ++made) {
     Index const position = static_cast<Index>(text.size());
     if (position >= context) return FinishReason::ContextFull;
-    auto const sample = sampler(std::span<Real const>(logits), std::span<Token const>(text),
-                                static_cast<std::uint64_t>(position));
+    auto const seen = std::span<Token const>(text).first(penalty ? text.size() : 0);
+    auto const rule = request.sampling.rule(static_cast<std::uint64_t>(position), 0, static_cast<Row>(seen.size()));
+    auto const sample = sample_one(model.backend(), logits, rule, seen);
     text.push_back(sample.token);
     bool const end = request.end_token && sample.token == *request.end_token;
     bool const last = end || made + 1 == request.max_new_tokens;

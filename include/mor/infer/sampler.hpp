@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Choosing the next token from logits: repetition penalty, temperature, top-k, top-p, min-p, in this order (the order of
-/// Hugging Face's processors). The random number depends on (seed, counter) alone, so a request's text does not depend on
-/// what runs beside it.
+/// Choosing the next token from logits: what a request asks for, and a sampler of rows in host memory. The random number
+/// depends on (seed, counter) alone, so a request's text does not depend on what runs beside it.
 #pragma once
 
 #include "mor/core/error.hpp"
-#include "mor/core/philox.hpp"
+#include "mor/core/sampling.hpp"
 #include "mor/core/types.hpp"
+#include "mor/math/sample_row.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -36,6 +38,25 @@ struct SamplingParams {
     in(min_p >= 0.0 && min_p <= 1.0, "min_p", "in [0, 1]", min_p);
     in(std::isfinite(repetition_penalty) && repetition_penalty > 0.0, "repetition_penalty", "above 0", repetition_penalty);
   }
+
+  /// The rule of one draw, as `sample` of a backend takes it.
+  [[nodiscard]] SamplingRule rule(std::uint64_t counter, Row history_begin, Row history_length) const {
+    auto const narrowed = [](double value) {
+      constexpr auto most = static_cast<double>(std::numeric_limits<float>::max());
+      return static_cast<float>(std::min(value, most));
+    };
+    SamplingRule result;
+    result.seed = seed;
+    result.counter = counter;
+    result.temperature = narrowed(temperature);
+    result.top_p = narrowed(top_p);
+    result.min_p = narrowed(min_p);
+    result.repetition_penalty = std::max(narrowed(repetition_penalty), std::numeric_limits<float>::min());
+    result.top_k = static_cast<Row>(std::min<Index>(top_k, std::numeric_limits<Row>::max()));
+    result.history_begin = history_begin;
+    result.history_length = history_length;
+    return result;
+  }
 };
 
 /// A chosen token and the logarithm of its probability under the unmodified model.
@@ -44,7 +65,15 @@ struct Sample {
   double log_probability = 0.0;
 };
 
-/// Draws tokens for one request. Keeps scratch memory between calls.
+/// Throws NonFinite where a backend's `sample` says that the logits of a row were not numbers.
+inline void check_sampled(Token token, Index row) {
+  if (token >= 0) return;
+  fail(ErrorCode::NonFinite, "the logits are not numbers", "sample, row " + text_of(row),
+       "finite values or -infinity, one finite at least", "nan or infinity");
+}
+
+/// Draws tokens for one request from logits in host memory, by the law of `mor::math::sample_row`. Keeps scratch memory
+/// between calls.
 class Sampler {
  public:
   explicit Sampler(SamplingParams params) : params_(params) { params_.check(); }
@@ -54,98 +83,28 @@ class Sampler {
   /// @param counter  position of the new token: the index of its random number
   template <class Real>
   Sample operator()(std::span<Real const> logits, std::span<Token const> history, std::uint64_t counter) {
-    load(logits);
-    double const normaliser = log_sum_exp();
-    Sample sample;
-    if (params_.repetition_penalty != 1.0) penalize(history);
-    sample.token = params_.temperature == 0.0 ? most_likely() : draw(counter);
-    sample.log_probability = static_cast<double>(logits[static_cast<std::size_t>(sample.token)]) - normaliser;
-    return sample;
+    require(!logits.empty(), "no logits", "Sampler");
+    auto const rule = params_.rule(counter, 0, static_cast<Row>(history.size()));
+    order_.resize(logits.size());
+    auto const sampled = math::sample_row(logits, rule, history, math::SampleRoom<Real>{room<Real>(logits.size()), order_});
+    check_sampled(sampled.token, 0);
+    return {sampled.token, sampled.log_probability};
   }
 
  private:
-  struct Candidate {
-    double logit;
-    Token token;
-  };
-
   template <class Real>
-  void load(std::span<Real const> logits) {
-    require(!logits.empty(), "no logits", "Sampler");
-    candidates_.clear();
-    for (std::size_t i = 0; i < logits.size(); ++i) {
-      auto const logit = static_cast<double>(logits[i]);
-      if (std::isnan(logit)) {
-        fail(ErrorCode::NonFinite, "a logit is not a number", "Sampler, token " + text_of(i), "a finite value", "nan");
-      }
-      candidates_.push_back({logit, static_cast<Token>(i)});
-    }
+  [[nodiscard]] std::span<Real> room(std::size_t size) {
+    auto& values = values_of(Real());
+    values.resize(size);
+    return values;
   }
-
-  [[nodiscard]] double log_sum_exp() const {
-    double const largest = candidates_[static_cast<std::size_t>(most_likely())].logit;
-    double sum = 0.0;
-    for (auto const& candidate : candidates_) sum += std::exp(candidate.logit - largest);
-    return largest + std::log(sum);
-  }
-
-  /// Only while candidates are in token order.
-  [[nodiscard]] Token most_likely() const {
-    auto const best = std::max_element(candidates_.begin(), candidates_.end(),
-                                       [](auto const& a, auto const& b) { return a.logit < b.logit; });
-    return best->token;
-  }
-
-  void penalize(std::span<Token const> history) {
-    seen_.assign(candidates_.size(), false);
-    for (Token const token : history) {
-      auto const i = static_cast<std::size_t>(token);
-      if (i >= seen_.size() || seen_[i]) continue;
-      seen_[i] = true;
-      double& logit = candidates_[i].logit;
-      logit = logit > 0.0 ? logit / params_.repetition_penalty : logit * params_.repetition_penalty;
-    }
-  }
-
-  Token draw(std::uint64_t counter) {
-    auto const more_likely = [](Candidate const& a, Candidate const& b) {
-      return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-    };
-    std::sort(candidates_.begin(), candidates_.end(), more_likely);
-    if (params_.top_k > 0) candidates_.resize(std::min(candidates_.size(), static_cast<std::size_t>(params_.top_k)));
-    double const largest = candidates_.front().logit;
-    double total = 0.0;
-    for (auto& candidate : candidates_) {
-      candidate.logit = std::exp((candidate.logit - largest) / params_.temperature);  // from here on a weight
-      total += candidate.logit;
-    }
-    total = keep_top_p(total);
-    if (params_.min_p > 0.0) {
-      while (candidates_.size() > 1 && candidates_.back().logit < params_.min_p) {
-        total -= candidates_.back().logit;
-        candidates_.pop_back();
-      }
-    }
-    double left = uniform01(Philox{stream_key(params_.seed, 0x5a4d)}.block(counter)[0]) * total;
-    for (auto const& candidate : candidates_) {
-      left -= candidate.logit;
-      if (left <= 0.0) return candidate.token;
-    }
-    return candidates_.back().token;
-  }
-
-  double keep_top_p(double total) {
-    if (params_.top_p >= 1.0) return total;
-    double kept = 0.0;
-    std::size_t count = 0;
-    while (count < candidates_.size() && kept < params_.top_p * total) kept += candidates_[count++].logit;
-    candidates_.resize(std::max<std::size_t>(count, 1));
-    return kept;
-  }
+  [[nodiscard]] std::vector<float>& values_of(float) { return floats_; }
+  [[nodiscard]] std::vector<double>& values_of(double) { return doubles_; }
 
   SamplingParams params_;
-  std::vector<Candidate> candidates_;
-  std::vector<bool> seen_;
+  std::vector<float> floats_;
+  std::vector<double> doubles_;
+  std::vector<Token> order_;
 };
 
 }  // namespace mor::infer

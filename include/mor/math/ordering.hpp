@@ -24,6 +24,11 @@ namespace mor::math {
   return (bits >> 63U) != 0 ? ~bits : bits | 0x8000000000000000ULL;
 }
 
+/// The score of a key, but for NaN; zeros come back positive.
+[[nodiscard]] MOR_HOST_DEVICE inline float ordered_score(std::uint32_t key) {
+  return __builtin_bit_cast(float, (key >> 31U) != 0 ? key & 0x7fffffffU : ~key);
+}
+
 /// Whether candidate `a` is chosen before `b`: the larger score first, the lower position on a tie.
 template <class Key>
 [[nodiscard]] MOR_HOST_DEVICE constexpr bool chosen_before(Key key_a, Row place_a, Key key_b, Row place_b) {

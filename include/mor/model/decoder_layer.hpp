@@ -193,15 +193,13 @@ struct DecoderLayer {
     auto const normed2 = norm_again(b, config, saved.mid, views.weight_vector(p.post_attention_norm), saved.normed2);
     auto const gate_up = kept_or_new(arena, saved.gate_up, n, 2 * config.intermediate_size);
     if (saved.gate_up.empty()) b.linear(normed2, views.fused_weight(p.gate, 2), gate_up);
-    auto const down = arena.mark();
-    auto const activated = kept_or_new(arena, saved.activated, n, config.intermediate_size);
-    if (saved.activated.empty()) b.swiglu(gate_up, activated);
-    b.linear_backward_weight(d, activated, views.gradient(p.down));
-    arena.release(down);
-    auto d_activated = arena.matrix<Scalar>(n, config.intermediate_size);
+    auto const d_activated = arena.matrix<Scalar>(n, config.intermediate_size);
     b.linear_backward_input(d, views.weight(p.down), false, d_activated);
-    auto d_gate_up = arena.matrix<Scalar>(n, 2 * config.intermediate_size);
-    b.swiglu_backward(d_activated, gate_up, d_gate_up);
+    // What is read for the last time gives its memory to what follows from it.
+    bool const again = saved.activated.empty();
+    auto const d_gate_up = gate_up;
+    b.swiglu_backward(d_activated, gate_up, d_gate_up, again ? d_activated : View<Scalar>{});
+    b.linear_backward_weight(d, again ? d_activated : saved.activated, views.gradient(p.down));
     b.linear_backward_weight(d_gate_up, normed2, views.fused_gradient(p.gate, 2));
     b.linear_backward_input(d_gate_up, views.fused_weight(p.gate, 2), false, d_normed);
     b.rms_norm_backward(d_normed, saved.mid, views.weight_vector(p.post_attention_norm), saved.rstd2, d,

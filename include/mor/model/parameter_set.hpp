@@ -4,12 +4,10 @@
 #pragma once
 
 #include "mor/contract/backend.hpp"
+#include "mor/core/normal_numbers.hpp"
 #include "mor/core/parameter_layout.hpp"
 #include "mor/core/parameter_views.hpp"
-#include "mor/core/philox.hpp"
 
-#include <cmath>
-#include <numbers>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -18,7 +16,7 @@
 namespace mor {
 
 /// Owns master weights and gradients (Real) and, where the backend computes in another type, the weights that its verbs
-/// read (Scalar). After writing master weights call `publish`.
+/// read (Scalar). After writing master weights alone call `publish`.
 template <class B>
 class ParameterSet {
  public:
@@ -36,6 +34,9 @@ class ParameterSet {
   [[nodiscard]] ParameterLayout const& layout() const { return layout_; }
   /// Master weights, all tensors.
   [[nodiscard]] std::span<Real> values() const { return values_.span(); }
+  /// The weights that verbs read, all tensors, where they are a rounded copy; else empty. `publish` writes them, and so
+  /// may who changes the master weights.
+  [[nodiscard]] std::span<Scalar> rounded_values() const { return weights_.span(); }
   /// Gradients, all tensors; empty before `enable_gradients`.
   [[nodiscard]] std::span<Real> gradients() const { return gradients_.span(); }
 
@@ -49,6 +50,14 @@ class ParameterSet {
   /// Makes changed master weights visible to the verbs.
   void publish() {
     if constexpr (!one_copy) backend_->cast_weights(values(), weights_.span());
+  }
+  /// The same for one tensor; `name` as in the layout.
+  void publish(std::string const& name) {
+    if constexpr (!one_copy) {
+      auto const& info = layout_.find(name);
+      auto const offset = static_cast<std::size_t>(info.offset), size = static_cast<std::size_t>(info.size());
+      backend_->cast_weights(values().subspan(offset, size), weights_.span().subspan(offset, size));
+    }
   }
 
   [[nodiscard]] ParameterViews<Scalar, Real> views() const {
@@ -82,14 +91,7 @@ class ParameterSet {
       std::vector<Real> host(static_cast<std::size_t>(info.size()),
                              info.initializer == Initializer::Ones ? Real(1) : Real(0));
       if (info.initializer == Initializer::Normal) {
-        Philox const generator{stream_key(seed, static_cast<std::uint64_t>(i))};
-        for (std::size_t n = 0; n < host.size(); n += 2) {
-          auto const bits = generator.block(n / 2);
-          double const radius = std::sqrt(-2.0 * std::log(uniform01(bits[0])));
-          double const angle = 2.0 * std::numbers::pi * uniform01(bits[1]);
-          host[n] = static_cast<Real>(standard_deviation * radius * std::cos(angle));
-          if (n + 1 < host.size()) host[n + 1] = static_cast<Real>(standard_deviation * radius * std::sin(angle));
-        }
+        fill_normal<Real>(Philox{stream_key(seed, static_cast<std::uint64_t>(i))}, standard_deviation, 0, host);
       }
       write(info.name, host);
     }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// `NonFiniteGuard`: decides from a step's loss and gradient norm whether its update may touch the weights.
+/// `NonFiniteGuard`: what becomes of a run whose updates are not made because their loss or gradient is not finite.
 #pragma once
 
 #include "mor/core/error.hpp"
 #include "mor/core/types.hpp"
+#include "mor/train/update_report.hpp"
 
-#include <bit>
 #include <cmath>
-#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -32,19 +31,9 @@ enum class NonFinitePolicy {
        std::string(name));
 }
 
-/// Whether a number is neither NaN nor infinite, from its bits: true also in programs compiled with -ffast-math,
-/// where the compiler may take std::isfinite for always true.
-[[nodiscard]] inline bool is_finite(double value) {
-  constexpr std::uint64_t exponent = 0x7ff0000000000000ULL;
-  return (std::bit_cast<std::uint64_t>(value) & exponent) != exponent;
-}
-
 struct NonFiniteOptions {
   NonFinitePolicy policy = NonFinitePolicy::Skip;
   Index max_skips_in_row = 5;  ///< one more ends the training
-  /// A finite loss or gradient norm beyond this is rejected too: a value that a bit error or an overflow on the way
-  /// made, not one that training reaches.
-  double largest_accepted = 1e20;
 };
 
 /// What a guard remembers; part of the training state.
@@ -56,34 +45,28 @@ struct NonFiniteState {
   bool operator==(NonFiniteState const&) const = default;
 };
 
-/// The decision on one step.
-struct UpdateVerdict {
-  bool apply = true;
-  std::string message;  ///< empty, or why the update was rejected, with the true values
-};
-
-/// Sees every step before its update. A rejected value enters no statistic: one NaN in a running mean would stay there
-/// and make every later comparison false.
+/// Sees every step after its update, which the optimizer made or left out by the rule of its settings. What was left out
+/// enters no statistic: one NaN in a running mean would stay there and make every later comparison false.
 class NonFiniteGuard {
  public:
   explicit NonFiniteGuard(NonFiniteOptions const& options = {}) : options_(options) {}
 
-  /// @param gradient_norm  global norm before clipping
-  /// @throws mor::error NonFinite when the policy is to halt, or after too many skips in a row; the caller must not
-  ///         apply the update and should keep the last checkpoint
-  [[nodiscard]] UpdateVerdict judge(Index step, double loss, double gradient_norm) {
-    if (acceptable(loss) && acceptable(gradient_norm)) {
+  /// @return nothing, or why the update was left out, with the true values
+  /// @throws mor::error NonFinite when the policy is to halt, or after too many skips in a row; the weights are those
+  ///         of before the step, but the caller should keep the last checkpoint
+  [[nodiscard]] std::string judge(Index step, UpdateReport const& update) {
+    if (update.applied) {
       state_.skips_in_row = 0;
       // Corrected for the short start, so that the first value counts fully.
       double const weight = std::fmax(0.02, 1.0 / static_cast<double>(++state_.accepted));
-      state_.mean_loss += weight * (loss - state_.mean_loss);
+      state_.mean_loss += weight * (update.loss - state_.mean_loss);
       return {};
     }
     ++state_.skips_in_row;
     ++state_.skips_in_all;
-    std::string const values = "loss " + text_of(loss) + ", gradient norm " + text_of(gradient_norm);
+    std::string const values = "loss " + text_of(update.loss) + ", gradient norm " + text_of(update.norms.worst());
     std::string const where = "training step " + text_of(step);
-    std::string const wanted = "magnitudes of at most " + text_of(options_.largest_accepted);
+    std::string const wanted = "magnitudes of at most " + text_of(update.largest_accepted);
     if (options_.policy == NonFinitePolicy::Halt) {
       fail(ErrorCode::NonFinite, "the step is not finite and the policy is to halt", where, wanted, values);
     }
@@ -91,18 +74,14 @@ class NonFiniteGuard {
       fail(ErrorCode::NonFinite, "too many updates skipped in a row; lower the learning rate or look at the data",
            where, wanted + " within " + text_of(options_.max_skips_in_row) + " skips", values);
     }
-    return {false, where + ": update skipped: " + values + " (skip " + text_of(state_.skips_in_row) + " of at most " +
-                       text_of(options_.max_skips_in_row) + " in a row)"};
+    return where + ": update skipped: " + values + " (skip " + text_of(state_.skips_in_row) + " of at most " +
+           text_of(options_.max_skips_in_row) + " in a row)";
   }
 
   [[nodiscard]] NonFiniteState const& state() const { return state_; }
   void restore(NonFiniteState const& state) { state_ = state; }
 
  private:
-  [[nodiscard]] bool acceptable(double value) const {
-    return is_finite(value) && std::fabs(value) <= options_.largest_accepted;
-  }
-
   NonFiniteOptions options_;
   NonFiniteState state_;
 };

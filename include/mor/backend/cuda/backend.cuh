@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// The CUDA backend: every verb of the contract as kernels on one stream. Verbs enqueue and return; those that the
-/// contract lets wait (`download`, `sum`, `squared_norm`, `count_at_least`) do.
+/// contract lets wait (`download`, `sum`, `count_at_least`) do.
 #pragma once
 
+#include "mor/backend/cuda/device.cuh"
 #include "mor/backend/cuda/memory.cuh"
 #include "mor/backend/cuda/ops/attention.cuh"
 #include "mor/backend/cuda/ops/attention_backward.cuh"
@@ -22,17 +23,18 @@
 #include "mor/backend/cuda/ops/router_loss.cuh"
 #include "mor/backend/cuda/ops/routing.cuh"
 #include "mor/backend/cuda/ops/rows.cuh"
+#include "mor/backend/cuda/ops/sampling.cuh"
 #include "mor/backend/cuda/ops/token_choice.cuh"
 #include "mor/backend/cuda/repetition.cuh"
 #include "mor/backend/cuda/stream.cuh"
 #include "mor/backend/cuda/tuning/architecture.hpp"
+#include "mor/backend/cuda/verb_context.cuh"
 #include "mor/contract/backend.hpp"
 
 #include <cstddef>
 #include <cstring>
 #include <memory>
 #include <span>
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -43,16 +45,6 @@ struct BackendOptions {
   int device = 0;  ///< as CUDA numbers them
   BlasOptions blas;
 };
-
-/// The number of CUDA devices; 0 where there is no driver.
-[[nodiscard]] inline int device_count() {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    return 0;
-  }
-  return count;
-}
 
 /// Verbs as `mor::Backend` defines them; shapes and meaning are written there. One thread may call a backend at a time.
 ///
@@ -73,10 +65,13 @@ class Backend {
   using Reals = std::span<float const>;
   using RealResults = std::span<float>;
   using Rows = std::span<Row const>;
+  using Rules = std::span<SamplingRule const>;
+  using Record = std::span<UpdateRecord<float>>;
+  using Records = std::span<UpdateRecord<float> const>;
 
   /// Throws `mor::error` (Unsupported) where there is no such device or it is of another architecture.
   explicit Backend(BackendOptions const& options = {})
-      : device_(std::make_unique<DeviceFacts>(open(options.device))),
+      : device_(std::make_unique<DeviceFacts>(open_device<Arch>(options.device))),
         stream_(std::make_unique<Stream>()),
         memory_(std::make_unique<DeviceMemory>()),
         uploads_(std::make_unique<UploadRing>()),
@@ -99,11 +94,15 @@ class Backend {
   [[nodiscard]] Context context() { return {stream_->get(), &arena_, device_.get(), blas_.get(), log_.get()}; }
   [[nodiscard]] Rows upload(Rows values) { return upload_array(values); }
   [[nodiscard]] Reals upload(Reals values) { return upload_array(values); }
+  [[nodiscard]] Rules upload(Rules values) { return upload_array(values); }
   void download(Reals from, RealResults to) { download_array(from, to); }
   void download(Rows from, std::span<Row> to) { download_array(from, to); }
   void store(Reals from, RealResults to) { copy_to_device(from.data(), to.data(), bytes(from)); }
   void store(Rows from, std::span<Row> to) { copy_to_device(from.data(), to.data(), bytes(from)); }
+  void download(Records from, Record to) { download_array(from, to); }
+  void store(Records from, Record to) { copy_to_device(from.data(), to.data(), bytes(from)); }
   void synchronize() {
+    ProfilerRange const range("synchronize");
     log_->wait();
     stream_->synchronize();
   }
@@ -115,97 +114,103 @@ class Backend {
   }
   template <class U>
   void fill(View<U> out, double value) {
-    cuda::fill(context(), out, value);
+    cuda::fill(verb("fill"), out, value);
   }
-  void fill(std::span<Row> out, Row value) { cuda::fill(context(), out, value); }
-  void copy(In x, Out out) { cuda::copy(context(), x, out); }
-  void add(In x, Out out) { cuda::add(context(), x, out); }
+  void fill(std::span<Row> out, Row value) { cuda::fill(verb("fill"), out, value); }
+  void copy(In x, Out out) { cuda::copy(verb("copy"), x, out); }
+  void add(In x, Out out) { cuda::add(verb("add"), x, out); }
   /// @}
 
   /// @name Rows
   /// @{
-  void embed(std::span<Token const> tokens, In table, Out out) { cuda::embed(context(), tokens, table, out); }
+  void embed(std::span<Token const> tokens, In table, Out out) { cuda::embed(verb("embed"), tokens, table, out); }
   void embed_backward(std::span<Token const> tokens, In d_out, RealOut d_table) {
-    cuda::embed_backward(context(), tokens, d_out, d_table);
+    cuda::embed_backward(verb("embed_backward"), tokens, d_out, d_table);
   }
-  void gather_rows(In x, Rows rows, Out out) { cuda::gather_rows(context(), x, rows, out); }
-  void scatter_rows(In x, Rows rows, Out out) { cuda::scatter_rows(context(), x, rows, out); }
-  void scatter_add_rows(In x, Rows rows, Out out) { cuda::scatter_add_rows(context(), x, rows, out); }
-  void zero_rows(Rows rows, Out out) { cuda::zero_rows(context(), rows, out); }
-  void gather_values(Reals x, Rows rows, RealResults out) { cuda::gather_values(context(), x, rows, out); }
+  void gather_rows(In x, Rows rows, Out out) { cuda::gather_rows(verb("gather_rows"), x, rows, out); }
+  void scatter_rows(In x, Rows rows, Out out) { cuda::scatter_rows(verb("scatter_rows"), x, rows, out); }
+  void scatter_add_rows(In x, Rows rows, Out out) { cuda::scatter_add_rows(verb("scatter_add_rows"), x, rows, out); }
+  void zero_rows(Rows rows, Out out) { cuda::zero_rows(verb("zero_rows"), rows, out); }
+  void gather_values(Reals x, Rows rows, RealResults out) { cuda::gather_values(verb("gather_values"), x, rows, out); }
   void combine(In y, Reals scale, Reals keep, Rows rows, In base, Out hidden) {
-    cuda::combine(context(), y, scale, keep, rows, base, hidden);
+    cuda::combine(verb("combine"), y, scale, keep, rows, base, hidden);
   }
   void combine_backward(In d_hidden, In y, Reals scale, Rows rows, Out d_y, RealResults d_scale) {
-    cuda::combine_backward(context(), d_hidden, y, scale, rows, d_y, d_scale);
+    cuda::combine_backward(verb("combine_backward"), d_hidden, y, scale, rows, d_y, d_scale);
   }
-  void scale_add_rows(In x, Reals scale, Rows rows, Out out) { cuda::scale_add_rows(context(), x, scale, rows, out); }
-  void count_rows(Rows rows, std::span<Row> counts) { cuda::count_rows(context(), rows, counts); }
+  void scale_add_rows(In x, Reals scale, Rows rows, Out out) {
+    cuda::scale_add_rows(verb("scale_add_rows"), x, scale, rows, out);
+  }
+  void count_rows(Rows rows, std::span<Row> counts) { cuda::count_rows(verb("count_rows"), rows, counts); }
   /// @}
 
   /// @name Dense layers
   /// @{
-  void linear(In x, In weights, Out out) { cuda::linear<T, T>(context(), x, weights, 1.0F, out); }
+  void linear(In x, In weights, Out out) { cuda::linear<T, T>(verb("linear"), x, weights, 1.0F, out); }
   void linear_residual(In x, In weights, In residual, Out out) {
-    cuda::linear_residual(context(), x, weights, residual, out);
+    cuda::linear_residual(verb("linear_residual"), x, weights, residual, out);
   }
   void linear_backward_input(In d_out, In weights, bool accumulate, Out d_x) {
-    cuda::linear_backward_input(context(), d_out, weights, accumulate, d_x);
+    cuda::linear_backward_input(verb("linear_backward_input"), d_out, weights, accumulate, d_x);
   }
   void linear_backward_weight(In d_out, In x, RealOut d_weights) {
-    cuda::linear_backward_weight(context(), d_out, x, d_weights);
+    cuda::linear_backward_weight(verb("linear_backward_weight"), d_out, x, d_weights);
   }
   void linear_logits(In x, In weights, double scale, RealOut out) {
-    cuda::linear_logits(context(), x, weights, scale, out);
+    cuda::linear_logits(verb("linear_logits"), x, weights, scale, out);
   }
   void linear_logits_backward(RealIn d_out, In x, In weights, double scale, Out d_x, RealOut d_weights) {
-    cuda::linear_logits_backward(context(), d_out, x, weights, scale, d_x, d_weights);
+    cuda::linear_logits_backward(verb("linear_logits_backward"), d_out, x, weights, scale, d_x, d_weights);
   }
   /// @}
 
   /// @name Pointwise layers
   /// @{
   void rms_norm(In x, Vector weights, double eps, Out out, RealResults rstd) {
-    cuda::rms_norm(context(), x, weights, eps, out, rstd);
+    cuda::rms_norm(verb("rms_norm"), x, weights, eps, out, rstd);
   }
   void rms_norm_backward(In d_out, In x, Vector weights, Reals rstd, Out d_x, RealResults d_weights) {
-    cuda::rms_norm_backward(context(), d_out, x, weights, rstd, d_x, d_weights);
+    cuda::rms_norm_backward(verb("rms_norm_backward"), d_out, x, weights, rstd, d_x, d_weights);
   }
   void rope(Rows positions, Index head_dim, double theta, Rotation rotation, Out x) {
-    cuda::rope(context(), positions, head_dim, theta, rotation, x);
+    cuda::rope(verb("rope"), positions, head_dim, theta, rotation, x);
   }
-  void swiglu(In gate_up, Out out) { cuda::swiglu(context(), gate_up, out); }
-  void swiglu_backward(In d_out, In gate_up, Out d_gate_up) { cuda::swiglu_backward(context(), d_out, gate_up, d_gate_up); }
-  void gelu(In x, double scale, Out out) { cuda::gelu(context(), x, scale, out); }
-  void gelu_backward(In d_out, In x, double scale, Out d_x) { cuda::gelu_backward(context(), d_out, x, scale, d_x); }
+  void swiglu(In gate_up, Out out) { cuda::swiglu(verb("swiglu"), gate_up, out); }
+  void swiglu_backward(In d_out, In gate_up, Out d_gate_up, Out out) {
+    cuda::swiglu_backward(verb("swiglu_backward"), d_out, gate_up, d_gate_up, out);
+  }
+  void gelu(In x, double scale, Out out) { cuda::gelu(verb("gelu"), x, scale, out); }
+  void gelu_backward(In d_out, In x, double scale, Out d_x) {
+    cuda::gelu_backward(verb("gelu_backward"), d_out, x, scale, d_x);
+  }
   /// @}
 
   /// @name Attention
   /// @{
   void attention(In q, In k, In v, KeyList const& keys, AttentionShape const& shape, Out out, RealOut lse) {
-    cuda::attention<Arch>(context(), q, k, v, keys, shape, out, lse);
+    cuda::attention<Arch>(verb("attention"), q, k, v, keys, shape, out, lse);
   }
   void attention_backward(In q, In k, In v, KeyList const& keys, AttentionShape const& shape, In out, RealIn lse,
                           In d_out, Out d_q, Out d_k, Out d_v) {
-    cuda::attention_backward<Arch>(context(), q, k, v, keys, shape, out, lse, d_out, d_q, d_k, d_v);
+    cuda::attention_backward<Arch>(verb("attention_backward"), q, k, v, keys, shape, out, lse, d_out, d_q, d_k, d_v);
   }
   void causal_limits(Rows set_offsets, Rows rows, Rows batch_offsets, Rows base, std::span<Row> limits) {
-    cuda::causal_limits(context(), set_offsets, rows, batch_offsets, base, limits);
+    cuda::causal_limits(verb("causal_limits"), set_offsets, rows, batch_offsets, base, limits);
   }
-  void write_keys(In x, KeyList const& keys, Out storage) { cuda::write_keys(context(), x, keys, storage); }
+  void write_keys(In x, KeyList const& keys, Out storage) { cuda::write_keys(verb("write_keys"), x, keys, storage); }
   /// @}
 
   /// @name Head
   /// @{
   void head_loss(In x, In weights, std::span<Token const> targets, RealResults losses) {
-    cuda::head_loss(context(), x, weights, targets, losses);
+    cuda::head_loss(verb("head_loss"), x, weights, targets, losses);
   }
   void head_loss_backward(In x, In weights, std::span<Token const> targets, double weight, RealResults losses, Out d_x,
                           RealOut d_weights) {
-    cuda::head_loss_backward(context(), x, weights, targets, weight, losses, d_x, d_weights);
+    cuda::head_loss_backward(verb("head_loss_backward"), x, weights, targets, weight, losses, d_x, d_weights);
   }
   [[nodiscard]] double sum(Reals values) {
-    cuda::sum(context(), values, results_.data());
+    cuda::sum(verb("sum"), values, results_.data());
     return result();
   }
   /// @}
@@ -214,32 +219,33 @@ class Backend {
   /// @{
   void select_top_k(Reals scores, ActiveSet<float> const& candidates, Rows host_offsets, Selection selection) {
     Scope const scope(arena_);
-    cuda::select_top_k(context(), scores, candidates, host_offsets, upload(host_offsets), selection);
+    cuda::select_top_k(verb("select_top_k"), scores, candidates, host_offsets, upload(host_offsets), selection);
   }
   void count_at_least(Reals scores, ActiveSet<float> const& candidates, std::span<double const> thresholds,
                       std::span<Row> counts) {
-    cuda::count_at_least(context(), scores, candidates, thresholds, counts);
+    cuda::count_at_least(verb("count_at_least"), scores, candidates, thresholds, counts);
   }
   void select_at_least(Reals scores, double threshold, ActiveSet<float> const& candidates, Rows host_offsets,
                        Selection selection) {
     Scope const scope(arena_);
-    cuda::select_at_least(context(), scores, threshold, candidates, host_offsets, upload(host_offsets), selection);
+    cuda::select_at_least(verb("select_at_least"), scores, threshold, candidates, host_offsets, upload(host_offsets),
+                          selection);
   }
   void random_scores(std::uint64_t key, std::uint64_t counter, Rows positions, RealOut out) {
-    cuda::random_scores(context(), key, counter, positions, out);
+    cuda::random_scores(verb("random_scores"), key, counter, positions, out);
   }
   void router_gate(Reals logits, Rows slots, RouterActivation activation, double alpha, RealResults gate) {
-    cuda::router_gate(context(), logits, slots, activation, alpha, gate);
+    cuda::router_gate(verb("router_gate"), logits, slots, activation, alpha, gate);
   }
   void router_gate_backward(Reals logits, Rows slots, RouterActivation activation, double alpha, Reals d_gate,
                             RealResults d_logits) {
-    cuda::router_gate_backward(context(), logits, slots, activation, alpha, d_gate, d_logits);
+    cuda::router_gate_backward(verb("router_gate_backward"), logits, slots, activation, alpha, d_gate, d_logits);
   }
   void router_bce(Reals logits, Rows slots, double weight, RealResults statistics, RealResults d_logits) {
-    cuda::router_bce(context(), logits, slots, weight, statistics, d_logits);
+    cuda::router_bce(verb("router_bce"), logits, slots, weight, statistics, d_logits);
   }
   void z_loss(RealIn logits, double weight, RealResults statistics, RealOut d_logits) {
-    cuda::z_loss(context(), logits, weight, statistics, d_logits);
+    cuda::z_loss(verb("z_loss"), logits, weight, statistics, d_logits);
   }
   /// @}
 
@@ -247,38 +253,60 @@ class Backend {
   /// @{
   void token_choice(RealIn logits, Reals bias, RouterActivation activation, double alpha, bool full_depth,
                     RealOut probabilities, RealResults choice, RealResults gate) {
-    cuda::token_choice(context(), logits, bias, activation, alpha, full_depth, probabilities, choice, gate);
+    cuda::token_choice(verb("token_choice"), logits, bias, activation, alpha, full_depth, probabilities, choice, gate);
   }
   void token_choice_backward(RealIn probabilities, Reals choice, RouterActivation activation, double alpha, Reals d_gate,
                              RealIn d_probabilities, RealOut d_logits) {
-    cuda::token_choice_backward(context(), probabilities, choice, activation, alpha, d_gate, d_probabilities, d_logits);
+    cuda::token_choice_backward(verb("token_choice_backward"), probabilities, choice, activation, alpha, d_gate,
+                                d_probabilities, d_logits);
   }
   void token_choice_weights(Reals choice, Reals gate, Rows rows, Index step, bool gate_intermediate, bool additive,
                             RealResults scale, RealResults keep) {
-    cuda::token_choice_weights(context(), choice, gate, rows, step, gate_intermediate, additive, scale, keep);
+    cuda::token_choice_weights(verb("token_choice_weights"), choice, gate, rows, step, gate_intermediate, additive,
+                               scale, keep);
   }
   void token_choice_weights_backward(Reals choice, Rows rows, Index step, bool gate_intermediate, Reals d_scale,
                                      RealResults d_gate) {
-    cuda::token_choice_weights_backward(context(), choice, rows, step, gate_intermediate, d_scale, d_gate);
+    cuda::token_choice_weights_backward(verb("token_choice_weights_backward"), choice, rows, step, gate_intermediate,
+                                        d_scale, d_gate);
   }
   void balance_loss(RealIn probabilities, Reals choice, double weight, RealResults statistics, RealOut d_probabilities) {
-    cuda::balance_loss(context(), probabilities, choice, weight, statistics, d_probabilities);
+    cuda::balance_loss(verb("balance_loss"), probabilities, choice, weight, statistics, d_probabilities);
+  }
+  /// @}
+
+  /// @name Sampling
+  /// @{
+  void sample(RealIn logits, Rules rules, std::span<Token const> history, std::span<Token> tokens,
+              RealResults log_probabilities) {
+    cuda::sample<Arch>(verb("sample"), logits, rules, history, tokens, log_probabilities);
   }
   /// @}
 
   /// @name Optimizer
   /// @{
-  void adamw(Reals gradients, AdamwStep step, RealResults weights, RealResults first_moment, RealResults second_moment) {
-    cuda::adamw(context(), gradients, step, weights, first_moment, second_moment);
+  void add_squares(Reals gradients, ParameterGroup group, Record record) {
+    cuda::add_squares(verb("add_squares"), gradients, group, record.data());
   }
-  [[nodiscard]] double squared_norm(Reals values) {
-    cuda::squared_norm(context(), values, results_.data());
-    return result();
+  void add_loss(Reals losses, double weight, Record record) {
+    cuda::add_loss(verb("add_loss"), losses, weight, record.data());
   }
-  void cast_weights(Reals master, std::span<T> weights) { cuda::cast_weights(context(), master, weights); }
+  void decide_update(AdamwSettings const& settings, Reals learning_rate, Record record) {
+    cuda::decide_update(verb("decide_update"), settings, learning_rate.data(), record.data());
+  }
+  void adamw(Reals gradients, AdamwSettings const& settings, ParameterGroup group, Records record, RealResults weights,
+             RealResults first_moment, RealResults second_moment, std::span<T> narrow) {
+    bfloat16* copy = nullptr;
+    if constexpr (std::is_same_v<T, bfloat16>) copy = narrow.data();
+    cuda::adamw(verb("adamw"), gradients, settings, group, record.data(), weights, first_moment, second_moment, copy);
+  }
+  void cast_weights(Reals master, std::span<T> weights) { cuda::cast_weights(verb("cast_weights"), master, weights); }
   /// @}
 
  private:
+  /// The context of a call of the verb `name`.
+  [[nodiscard]] VerbContext verb(char const* name) { return {context(), name}; }
+
   /// Releases the uploads of one verb; the stream's order keeps them until the verb has read them.
   class Scope {
    public:
@@ -292,29 +320,13 @@ class Backend {
     Arena::Mark mark_;
   };
 
-  [[nodiscard]] static DeviceFacts open(int ordinal) {
-    int const count = device_count();
-    if (ordinal < 0 || ordinal >= count) {
-      fail(ErrorCode::Unsupported, "no such CUDA device", "cuda::Backend",
-           count == 0 ? "a GPU with a driver" : "0 to " + std::to_string(count - 1), std::to_string(ordinal));
-    }
-    check(cudaSetDevice(ordinal), "cudaSetDevice", ordinal);
-    DeviceFacts facts = DeviceFacts::read(ordinal);
-    bool const fits = std::is_same_v<Arch, Sm90> ? facts.capability == Arch::capability : facts.capability >= Arch::capability;
-    if (!fits) {
-      fail(ErrorCode::Unsupported, "the device is of another architecture than the kernels", "cuda::Backend",
-           "compute capability " + std::to_string(Arch::capability / 10) + "." + std::to_string(Arch::capability % 10),
-           facts.name + " with " + std::to_string(facts.capability / 10) + "." + std::to_string(facts.capability % 10));
-    }
-    return facts;
-  }
-
   template <class U>
   [[nodiscard]] static Index bytes(std::span<U> values) {
     return static_cast<Index>(values.size_bytes());
   }
   template <class U>
   [[nodiscard]] std::span<U const> upload_array(std::span<U const> values) {
+    ProfilerRange const range("upload");
     std::span<U> const target = arena_.template allocate<U>(static_cast<Index>(values.size()));
     copy_to_device(values.data(), target.data(), bytes(values));
     return target;
@@ -332,6 +344,7 @@ class Backend {
   template <class U>
   void download_array(std::span<U const> from, std::span<U> to) {
     if (from.empty()) return;
+    ProfilerRange const range("download");
     log_->wait();
     check(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_->get()), "download",
           from.size());

@@ -174,6 +174,7 @@ class AttentionBackward {
 template <class T>
 inline void attention_backward(Context context, detail::AttentionGradients<T> const& views, KeyList const& keys,
                                AttentionShape const& shape) {
+  require(keys.page_size == 0, "keys in pages have no gradient", "attention_backward");
   if (keys.num_queries == 0) return;
   detail::AttentionSizes<T> const sizes(shape);
   Scratch scratch(context);

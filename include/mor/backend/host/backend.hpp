@@ -19,8 +19,10 @@
 #include "mor/backend/host/router_loss.hpp"
 #include "mor/backend/host/routing.hpp"
 #include "mor/backend/host/rows.hpp"
+#include "mor/backend/host/sampling.hpp"
 #include "mor/backend/host/token_choice.hpp"
 #include "mor/contract/backend.hpp"
+#include "mor/math/update.hpp"
 
 #include <algorithm>
 #include <memory>
@@ -40,6 +42,8 @@ class Backend {
   using Values = std::span<T const>;
   using Results = std::span<T>;
   using Rows = std::span<Row const>;
+  using Record = std::span<UpdateRecord<T>>;
+  using Records = std::span<UpdateRecord<T> const>;
 
   /// @param threads  threads of every verb; 0 for OpenMP's default
   explicit Backend(int threads = 0)
@@ -53,10 +57,13 @@ class Backend {
   [[nodiscard]] int threads() const { return threads_; }
   [[nodiscard]] Rows upload(Rows values) { return values; }
   [[nodiscard]] Values upload(Values values) { return values; }
+  [[nodiscard]] std::span<SamplingRule const> upload(std::span<SamplingRule const> values) { return values; }
   void download(Values from, Results to) { std::copy(from.begin(), from.end(), to.begin()); }
   void download(Rows from, std::span<Row> to) { std::copy(from.begin(), from.end(), to.begin()); }
   void store(Values from, Results to) { std::copy(from.begin(), from.end(), to.begin()); }
   void store(Rows from, std::span<Row> to) { std::copy(from.begin(), from.end(), to.begin()); }
+  void download(Records from, Record to) { to.front() = from.front(); }
+  void store(Records from, Record to) { to.front() = from.front(); }
   void synchronize() {}
   void fill(Out out, double value) { host::fill(context(), out, static_cast<T>(value)); }
   void fill(std::span<Row> out, Row value) { std::fill(out.begin(), out.end(), value); }
@@ -121,7 +128,9 @@ class Backend {
     host::rope(context(), memory(), rope_, positions, head_dim, theta, rotation, x);
   }
   void swiglu(In gate_up, Out out) { host::swiglu(context(), gate_up, out); }
-  void swiglu_backward(In d_out, In gate_up, Out d_gate_up) { host::swiglu_backward(context(), d_out, gate_up, d_gate_up); }
+  void swiglu_backward(In d_out, In gate_up, Out d_gate_up, Out out) {
+    host::swiglu_backward(context(), d_out, gate_up, d_gate_up, out);
+  }
   void gelu(In x, double scale, Out out) { host::gelu(context(), x, static_cast<T>(scale), out); }
   void gelu_backward(In d_out, In x, double scale, Out d_x) {
     host::gelu_backward(context(), d_out, x, static_cast<T>(scale), d_x);
@@ -213,12 +222,27 @@ class Backend {
   }
   /// @}
 
+  /// @name Sampling
+  /// @{
+  void sample(In logits, std::span<SamplingRule const> rules, std::span<Token const> history, std::span<Token> tokens,
+              Results log_probabilities) {
+    host::sample(context(), logits, rules, history, tokens, log_probabilities);
+  }
+  /// @}
+
   /// @name Optimizer
   /// @{
-  void adamw(Values gradients, AdamwStep step, Results weights, Results first_moment, Results second_moment) {
-    host::adamw(context(), gradients, step, weights, first_moment, second_moment);
+  void add_squares(Values gradients, ParameterGroup group, Record record) {
+    record[0].group(group).squares += host::squared_norm(context(), gradients);
   }
-  [[nodiscard]] double squared_norm(Values values) { return host::squared_norm(context(), values); }
+  void add_loss(Values losses, double weight, Record record) { record[0].collected_loss += weight * sum(losses); }
+  void decide_update(AdamwSettings const& settings, Values learning_rate, Record record) {
+    math::decide_update(settings, learning_rate[0], record[0]);
+  }
+  void adamw(Values gradients, AdamwSettings const& settings, ParameterGroup group, Records record, Results weights,
+             Results first_moment, Results second_moment, Results) {
+    host::adamw(context(), gradients, settings, group, record[0], weights, first_moment, second_moment);
+  }
   void cast_weights(Values master, Results weights) { std::copy(master.begin(), master.end(), weights.begin()); }
   /// @}
 

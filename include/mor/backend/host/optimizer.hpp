@@ -9,28 +9,28 @@
 #include "mor/backend/host/vector_math.hpp"
 #include "mor/contract/backend.hpp"
 
-#include <cmath>
+#include <algorithm>
 #include <span>
 
 namespace mor::host {
 
 namespace detail {
-/// Constants of one update, computed once in double.
+/// Constants of one update of a group.
 template <class T>
 struct AdamwConstants {
   Pack<T> scale, keep_first, add_first, keep_second, add_second, correct_first, correct_second, epsilon, rate, decay;
 
-  explicit AdamwConstants(AdamwStep const& step)
-      : scale(step.gradient_scale),
-        keep_first(step.beta1),
-        add_first(1.0 - step.beta1),
-        keep_second(step.beta2),
-        add_second(1.0 - step.beta2),
-        correct_first(1.0 / (1.0 - std::pow(step.beta1, static_cast<double>(step.step)))),
-        correct_second(1.0 / (1.0 - std::pow(step.beta2, static_cast<double>(step.step)))),
-        epsilon(step.epsilon),
-        rate(step.learning_rate),
-        decay(step.weight_decay) {}
+  AdamwConstants(AdamwSettings const& settings, ParameterGroup group, UpdateRecord<T> const& record)
+      : scale(record.group(group).gradient_scale),
+        keep_first(settings.beta1),
+        add_first(1.0 - settings.beta1),
+        keep_second(settings.beta2),
+        add_second(1.0 - settings.beta2),
+        correct_first(record.first_correction),
+        correct_second(record.second_correction),
+        epsilon(settings.epsilon),
+        rate(record.group(group).learning_rate),
+        decay(settings.weight_decay) {}
 
   void update(Pack<T> gradient, Pack<T>& weight, Pack<T>& first, Pack<T>& second) const {
     Pack<T> const g = scale * gradient;
@@ -42,11 +42,13 @@ struct AdamwConstants {
 };
 }  // namespace detail
 
-/// One AdamW update of a flat buffer, in place.
+/// One AdamW update of a flat buffer, in place, or nothing where the record says so.
 template <class T>
-inline void adamw(Context context, std::span<T const> gradients, AdamwStep const& step, std::span<T> weights,
-                  std::span<T> first_moment, std::span<T> second_moment) {
-  detail::AdamwConstants<T> const constants(step);
+inline void adamw(Context context, std::span<T const> gradients, AdamwSettings const& settings, ParameterGroup group,
+                  UpdateRecord<T> const& record, std::span<T> weights, std::span<T> first_moment,
+                  std::span<T> second_moment) {
+  if (record.applied == 0) return;
+  detail::AdamwConstants<T> const constants(settings, group, record);
   constexpr Index width = Pack<T>::size;
   parallel_ranges(context.threads, divide_up(static_cast<Index>(gradients.size()), width), 1024, [&](Index begin, Index end) {
     for (Index i = begin * width; i < end * width; i += width) {

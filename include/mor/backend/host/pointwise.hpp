@@ -20,31 +20,35 @@ inline void swiglu(Context context, View<T const> gate_up, View<T> out) {
   });
 }
 
-/// d_gate = d_out * up * silu'(gate), d_up = d_out * silu(gate).
+/// d_gate = d_out * up * silu'(gate), d_up = d_out * silu(gate); and swiglu once more, where `out` is not empty.
 template <class T>
-inline void swiglu_backward(Context context, View<T const> d_out, View<T const> gate_up, View<T> d_gate_up) {
+inline void swiglu_backward(Context context, View<T const> d_out, View<T const> gate_up, View<T> d_gate_up, View<T> out) {
   Index const width = d_out.cols;
   parallel_rows(context.threads, d_out.rows, width, [&](Index i) {
     T const* const gate = gate_up.row(i);
     T const* const up = gate + width;
     T const* const gradient = d_out.row(i);
     T* const d_gate = d_gate_up.row(i);
-    auto const one = [&](Pack<T> g, Pack<T> u, Pack<T> d, Pack<T>& to_up) {
+    T* const again = out.empty() ? nullptr : out.row(i);
+    auto const one = [&](Pack<T> g, Pack<T> u, Pack<T> d, Pack<T>& to_up, Pack<T>& value) {
       Pack<T> const s = math::sigmoid(g);
       to_up = d * g * s;
+      value = g * s * u;
       return d * u * s * (Pack<T>(T(1)) + g * (Pack<T>(T(1)) - s));
     };
     Index j = 0;
-    Pack<T> to_up;
+    Pack<T> to_up, value;
     for (; j + Pack<T>::size <= width; j += Pack<T>::size) {
-      store(d_gate + j, one(load(gate + j), load(up + j), load(gradient + j), to_up));
+      store(d_gate + j, one(load(gate + j), load(up + j), load(gradient + j), to_up, value));
       store(d_gate + width + j, to_up);
+      if (again != nullptr) store(again + j, value);
     }
     if (j < width) {
       Index const rest = width - j;
-      store_partial(d_gate + j, rest,
-                    one(load_partial(gate + j, rest), load_partial(up + j, rest), load_partial(gradient + j, rest), to_up));
+      store_partial(d_gate + j, rest, one(load_partial(gate + j, rest), load_partial(up + j, rest),
+                                          load_partial(gradient + j, rest), to_up, value));
       store_partial(d_gate + width + j, rest, to_up);
+      if (again != nullptr) store_partial(again + j, rest, value);
     }
   });
 }

@@ -48,9 +48,13 @@ class ScratchSize {
       return elements(detail::AttentionBackward<T>::scratch_elements(sizes(s[0], s[1], s[5])) * threads_);
     }
     if (name == "head_loss" || name == "head_loss_backward") return head(s[0], s[1].rows, name == "head_loss_backward");
-    if (name == "sum" || name == "squared_norm") return sum(s[0].rows);
+    if (name == "sum" || name == "add_squares" || name == "add_loss") return sum(s[0].rows);
     if (name == "router_bce" || name == "z_loss") return elements(s[0].rows) + sum(s[0].rows);
     if (name == "balance_loss") return sum(s[0].rows);
+    if (name == "sample") {
+      Index const rooms = std::min<Index>(threads_, s[0].rows);
+      return elements(rooms * s[0].cols) + room<Token>(rooms * s[0].cols);
+    }
     if (name == "select_top_k") return room<detail::Ranked<decltype(math::ordered_key(T(0)))>>(s[0].rows);
     return 0;
   }

@@ -24,7 +24,7 @@ namespace mor::trace {
 /// weights are of no use here: leave `initialize` out.
 ///
 /// What depends on data is assumed: `count_at_least` by `Options::assumed_depth`, attention limits of rows that a
-/// router chose by a uniform choice (`KnownRows`); `download` gives zeros, `sum` 0 and `squared_norm` 1.
+/// router chose by a uniform choice (`KnownRows`); `download` gives zeros and `sum` 0.
 ///
 /// Arena prediction: run one step of every kind, then reserve `arena().peak_bytes()` in the real backend's arena. It
 /// covers a verb's own scratch where `Options::scratch_bytes` states it. Tables that a backend keeps for itself outside
@@ -60,7 +60,7 @@ class Backend : public LayerVerbs<Scalar, Real> {
         counts[static_cast<std::size_t>(level * sequences + s)] = static_cast<Row>(assumed(all, level, levels));
       }
     }
-    log("count_at_least", {shape(scores), shape(thresholds)},
+    log("count_at_least", {shape(scores), {sequences, candidates.num_rows}, shape(thresholds)},
         {bytes(scores) + bytes(candidates.sequence_offsets), bytes(counts), 0}, scores.empty());
   }
 
@@ -149,6 +149,16 @@ class Backend : public LayerVerbs<Scalar, Real> {
         {bytes(probabilities) + bytes(choice), bytes(d_probabilities), probabilities.size()}, probabilities.empty());
   }
 
+  void sample(View<Real const> logits, std::span<SamplingRule const> rules, std::span<Token const> history,
+              std::span<Token> tokens, std::span<Real> log_probabilities) {
+    check("sample", "the rows of logits and the rules", logits.rows, count(rules));
+    check("sample", "the rows of logits and the tokens", logits.rows, count(tokens));
+    check("sample", "the rows of logits and the log-probabilities", logits.rows, count(log_probabilities));
+    // Of the model's distribution: subtract the largest, exp, sum. What rules ask for besides depends on data.
+    log("sample", {shape(logits), shape(rules), shape(history), shape(tokens), shape(log_probabilities)},
+        {bytes(logits) + bytes(rules) + bytes(history), bytes(tokens) + bytes(log_probabilities), 3 * logits.size()});
+  }
+
  private:
   using Base::bytes;
   using Base::check;
@@ -181,7 +191,7 @@ class Backend : public LayerVerbs<Scalar, Real> {
     check(verb, "the kept positions and the last offset", kept, count(selection.positions));
     check(verb, "the kept slots and the last offset", kept, count(selection.slots));
     // Rows and positions are looked up for what is kept.
-    log(verb, {shape(scores), {kept, 1}},
+    log(verb, {shape(scores), {candidates.num_sequences, candidates.num_rows}, {kept, 1}},
         {bytes(scores) + bytes(candidates.sequence_offsets) + bytes(selection.rows, selection.positions),
          bytes(selection.rows, selection.positions, selection.slots), 0},
         scores.empty());

@@ -87,12 +87,13 @@ class LayerVerbs : public RowVerbs<Scalar, Real> {
     // exp, add, divide, times gate, times up.
     log("swiglu", {shape(gate_up), shape(out)}, {bytes(gate_up), bytes(out), 5 * out.size()});
   }
-  void swiglu_backward(View<Scalar const> d_out, View<Scalar const> gate_up, View<Scalar> d_gate_up) {
+  void swiglu_backward(View<Scalar const> d_out, View<Scalar const> gate_up, View<Scalar> d_gate_up, View<Scalar> out) {
     check_rows("swiglu_backward", d_out.rows, 2 * d_out.cols, gate_up);
     check_same("swiglu_backward", gate_up, d_gate_up);
+    if (!out.empty()) check_same("swiglu_backward", d_out, out);
     // Sigmoid 3, silu 1, its derivative 4, d_up 1, d_gate 2.
-    log("swiglu_backward", {shape(d_out), shape(gate_up), shape(d_gate_up)},
-        {bytes(d_out, gate_up), bytes(d_gate_up), 11 * d_out.size()});
+    log("swiglu_backward", {shape(d_out), shape(gate_up), shape(d_gate_up), shape(out)},
+        {bytes(d_out, gate_up), bytes(d_gate_up, out), 11 * d_out.size() + out.size()});
   }
   void gelu(View<Scalar const> x, double, View<Scalar> out) {
     check_same("gelu", x, out);
@@ -114,7 +115,7 @@ class LayerVerbs : public RowVerbs<Scalar, Real> {
     auto const visible = known().visible(keys);
     Index const read = bytes(q) + key_bytes(visible, k) + key_bytes(visible, v) + list_bytes(keys);
     log("attention", {shape(q), shape(k), shape(v), {keys.num_sequences, keys.max_limit}, shape(out), shape(lse)},
-        {read, bytes(out) + bytes(lse), flops_of(visible, q), true}, q.empty());
+        {read, bytes(out) + bytes(lse), flops_of(visible, q), true}, q.empty(), keys);
   }
   void attention_backward(View<Scalar const> q, View<Scalar const> k, View<Scalar const> v, KeyList const& keys,
                           AttentionShape const& shape_of_heads, View<Scalar const> out, View<Real const> lse,
@@ -133,7 +134,7 @@ class LayerVerbs : public RowVerbs<Scalar, Real> {
          shape(d_q), shape(d_k), shape(d_v)},
         {bytes(q, out, d_out) + bytes(lse) + 2 * key_traffic + list_bytes(keys), bytes(d_q) + key_traffic,
          5 * flops_of(visible, q) / 2, true},
-        q.empty());
+        q.empty(), keys);
   }
   void causal_limits(std::span<Row const> set_offsets, std::span<Row const> rows, std::span<Row const> batch_offsets,
                      std::span<Row const> base, std::span<Row> limits) {

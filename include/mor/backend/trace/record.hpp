@@ -16,7 +16,12 @@ namespace mor::trace {
 struct Shape {
   Index rows = 0;
   Index cols = 1;
-  bool operator==(Shape const&) const = default;
+  /// Whether 16-byte accesses reach the whole operand: address, length and distance of rows are multiples of 16 bytes (of
+  /// a vector the address). Addresses of a trace are aligned as a real backend's.
+  bool packed = true;
+
+  /// Of the sizes alone.
+  bool operator==(Shape const& other) const { return rows == other.rows && cols == other.cols; }
 };
 
 /// One call of a verb and what it costs at least.
@@ -29,13 +34,16 @@ struct Shape {
 struct Operation {
   std::string_view name;      ///< the verb's, from the contract
   /// Operands in the order of the call; empty optional ones are [0, 1]. An attention's key list is
-  /// [sequences, max_limit]; scalars and host arrays are left out.
+  /// [sequences, max_limit], a set of candidates [sequences, candidates]; scalars and host arrays are left out.
   std::vector<Shape> shapes;
   Index bytes_read = 0;
   Index bytes_written = 0;
   Index flops = 0;
   bool is_matrix = false;   ///< a matrix product: what a model's FLOPs usually count
   Index scratch_bytes = 0;  ///< arena bytes the verb itself takes, by `Options::scratch_bytes`
+  /// Of an attention: the first query row of each sequence, and their number. Empty for other verbs.
+  std::vector<Row> query_offsets{};
+  Index page_size = 0;  ///< of an attention: keys of a page, 0 where the keys of a sequence are neighbours
 
   [[nodiscard]] Index bytes() const { return bytes_read + bytes_written; }
 };

@@ -8,11 +8,14 @@
 #include "mor/backend/trace/known_rows.hpp"
 #include "mor/backend/trace/record.hpp"
 #include "mor/backend/trace/report.hpp"
+#include "mor/core/active_set.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/memory.hpp"
+#include "mor/core/sampling.hpp"
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string>
@@ -83,6 +86,17 @@ class Recorder {
     return {address, host.size()};
   }
 
+  /// An address for the rules.
+  [[nodiscard]] std::span<SamplingRule const> upload(std::span<SamplingRule const> host) {
+    auto const bytes = static_cast<Index>(host.size_bytes());
+    if (options_.upload_uses_arena) {
+      static_cast<void>(arena_.template allocate<SamplingRule>(static_cast<Index>(host.size())));
+    }
+    auto const* const address = static_cast<SamplingRule const*>(upload_memory_.take(bytes));
+    log("upload", {shape(host)}, {bytes, bytes, 0});
+    return {address, host.size()};
+  }
+
  protected:
   struct Cost {
     Index read = 0;
@@ -92,10 +106,19 @@ class Recorder {
   };
 
   /// Records a call. An operation whose first operand is empty does nothing and costs nothing.
-  void log(std::string_view name, std::vector<Shape> shapes, Cost cost, bool does_nothing = false) {
+  void log(std::string_view name, std::vector<Shape> shapes, Cost cost, bool does_nothing = false,
+           KeyList const& keys = {}) {
     if (!shapes.empty()) does_nothing = does_nothing || shapes.front().rows == 0 || shapes.front().cols == 0;
     if (does_nothing) cost = {0, 0, 0, cost.is_matrix};
-    Operation operation{name, std::move(shapes), cost.read, cost.written, cost.flops, cost.is_matrix, 0};
+    Operation operation;
+    operation.name = name;
+    operation.shapes = std::move(shapes);
+    operation.query_offsets.assign(keys.host_query_offsets.begin(), keys.host_query_offsets.end());
+    operation.page_size = keys.page_size;
+    operation.bytes_read = cost.read;
+    operation.bytes_written = cost.written;
+    operation.flops = cost.flops;
+    operation.is_matrix = cost.is_matrix;
     if (options_.scratch_bytes) {
       operation.scratch_bytes = options_.scratch_bytes(operation);
       auto const mark = arena_.mark();
@@ -105,6 +128,9 @@ class Recorder {
     operations_.push_back(std::move(operation));
   }
 
+  [[nodiscard]] static bool on_boundary(void const* address) {
+    return reinterpret_cast<std::uintptr_t>(address) % 16 == 0;
+  }
   /// Throws ShapeMismatch unless `got` is `expected`.
   static void check(std::string_view verb, char const* what, Index expected, Index got) {
     if (expected != got) {
@@ -119,11 +145,12 @@ class Recorder {
 
   template <class T>
   [[nodiscard]] static Shape shape(View<T> view) {
-    return {view.rows, view.cols};
+    constexpr auto size = static_cast<Index>(sizeof(T));
+    return {view.rows, view.cols, on_boundary(view.data) && view.cols * size % 16 == 0 && view.stride * size % 16 == 0};
   }
   template <class T>
   [[nodiscard]] static Shape shape(std::span<T> values) {
-    return {static_cast<Index>(values.size()), 1};
+    return {static_cast<Index>(values.size()), 1, on_boundary(values.data())};
   }
   template <class T>
   [[nodiscard]] static Index count(std::span<T> values) {

@@ -26,10 +26,11 @@ class RowVerbs : public Recorder<Scalar, Real> {
   /// Writes zeros to `host`: there is nothing to download.
   void download(std::span<Real const> x, std::span<Real> host) { download_zeros("download", x, host); }
   void download(std::span<Row const> x, std::span<Row> host) { download_zeros("download", x, host); }
-  void store(std::span<Real const> host, std::span<Real> out) {
-    check("store", "the lengths of source and destination", count(host), count(out));
-    log("store", {shape(host), shape(out)}, {bytes(host), bytes(out), 0});
+  void download(std::span<UpdateRecord<Real> const> x, std::span<UpdateRecord<Real>> host) {
+    download_zeros("download", x, host);
   }
+  void store(std::span<Real const> host, std::span<Real> out) { log_store(host, out); }
+  void store(std::span<UpdateRecord<Real> const> host, std::span<UpdateRecord<Real>> out) { log_store(host, out); }
   void synchronize() { log("synchronize", {}, {}); }
 
   template <class T>
@@ -114,19 +115,32 @@ class RowVerbs : public Recorder<Scalar, Real> {
     log("count_rows", {shape(rows), shape(counts)}, {2 * bytes(rows), bytes(rows), 0});
   }
 
-  void adamw(std::span<Real const> gradients, AdamwStep, std::span<Real> weights, std::span<Real> first_moment,
-             std::span<Real> second_moment) {
+  // The record of updates is a few numbers: its traffic is not counted.
+  void add_squares(std::span<Real const> gradients, ParameterGroup, std::span<UpdateRecord<Real>> record) {
+    check_record("add_squares", record);
+    log("add_squares", {shape(gradients), shape(record)}, {bytes(gradients), 0, 2 * count(gradients)});
+  }
+  void add_loss(std::span<Real const> losses, double, std::span<UpdateRecord<Real>> record) {
+    check_record("add_loss", record);
+    log("add_loss", {shape(losses), shape(record)}, {bytes(losses), 0, count(losses)});
+  }
+  void decide_update(AdamwSettings const&, std::span<Real const> learning_rate, std::span<UpdateRecord<Real>> record) {
+    check("decide_update", "one and the number of learning rates", 1, count(learning_rate));
+    check_record("decide_update", record);
+    log("decide_update", {shape(learning_rate), shape(record)}, {});
+  }
+  void adamw(std::span<Real const> gradients, AdamwSettings const&, ParameterGroup,
+             std::span<UpdateRecord<Real> const> record, std::span<Real> weights, std::span<Real> first_moment,
+             std::span<Real> second_moment, std::span<Scalar> narrow) {
     for (Index const size : {count(weights), count(first_moment), count(second_moment)}) {
       check("adamw", "the lengths of gradients, weights and moments", count(gradients), size);
     }
+    check("adamw", "the lengths of gradients and narrow weights", one_type ? 0 : count(gradients), count(narrow));
+    check_record("adamw", record);
     // Clip 1, both moments 3 + 4, two bias corrections 2, root, epsilon and quotient 3, decay and update 4.
-    log("adamw", {shape(gradients), shape(weights), shape(first_moment), shape(second_moment)},
-        {4 * bytes(gradients), 3 * bytes(gradients), 17 * count(gradients)});
-  }
-  /// Always 1: a norm that clips nothing and is a number.
-  [[nodiscard]] double squared_norm(std::span<Real const> x) {
-    log("squared_norm", {shape(x)}, {bytes(x), 0, 2 * count(x)});
-    return 1.0;
+    log("adamw",
+        {shape(gradients), shape(record), shape(weights), shape(first_moment), shape(second_moment), shape(narrow)},
+        {4 * bytes(gradients), 3 * bytes(gradients) + bytes(narrow), 17 * count(gradients)});
   }
   void cast_weights(std::span<Real const> master, std::span<Scalar> weights) {
     check("cast_weights", "the lengths of the weights", count(master), count(weights));
@@ -154,6 +168,17 @@ class RowVerbs : public Recorder<Scalar, Real> {
   }
 
  private:
+  static constexpr bool one_type = std::is_same_v<Scalar, Real>;
+
+  template <class Record>
+  static void check_record(std::string_view verb, std::span<Record> record) {
+    check(verb, "one and the number of records", 1, count(record));
+  }
+  template <class T>
+  void log_store(std::span<T const> host, std::span<T> out) {
+    check("store", "the lengths of source and destination", count(host), count(out));
+    log("store", {shape(host), shape(out)}, {bytes(host), bytes(out), 0});
+  }
   template <class T>
   void download_zeros(std::string_view name, std::span<T const> x, std::span<T> host) {
     check(name, "the lengths of source and destination", count(x), count(host));

@@ -21,6 +21,7 @@ namespace mor::cuda {
 /// Packed false, one element a lane and every 32nd from there.
 template <class T, int GroupLanes, int LaneValues, bool Packed>
 struct RowSlice {
+  static constexpr bool kPacked = Packed;
   static constexpr int kLanes = GroupLanes, kValues = LaneValues;
   static constexpr int kGroups = kWarpSize / GroupLanes;
   static_assert(Packed ? LaneValues == kPackSize<T> : GroupLanes == kWarpSize);
@@ -36,6 +37,11 @@ struct RowSlice {
 
   /// The column of value i.
   [[nodiscard]] __device__ int column(int i) const { return Packed ? lane * kValues + i : lane + i * kWarpSize; }
+
+  /// The column of element `place` of an array of [kLanes][kValues].
+  [[nodiscard]] __device__ static int column_of(int place) {
+    return Packed ? place : place / kValues + place % kValues * kWarpSize;
+  }
 
   /// Zeros where `valid` is false or the row has ended.
   __device__ void load(T const* row, bool valid, float (&to)[kValues]) const {
@@ -101,6 +107,17 @@ struct PartialAttention {
     for (int i = 0; i < Values; ++i) sums[i] = sums[i] * factor + other_sums[i] * other_factor;
   }
 };
+
+/// Writes one column of a row's result and, at column 0, its lse.
+template <class T>
+__device__ __forceinline__ void write_attention(View<T> out, View<float> lse, Index query, int head, int head_dim, int column,
+                                                PartialAttention<1> const& part) {
+  float const inverse = part.total > 0.0F ? 1.0F / part.total : 0.0F;
+  out(query, Index{head} * head_dim + column) = narrow<T>(part.sums[0] * inverse);
+  if (column != 0) return;
+  lse(query, head) =
+      part.total > 0.0F ? part.maximum * kLn2 + logf(part.total) : -std::numeric_limits<float>::infinity();
+}
 
 /// Joins the parts of the groups of a warp; group 0 has the result.
 template <class Slice>

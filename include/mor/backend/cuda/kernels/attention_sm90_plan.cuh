@@ -5,12 +5,13 @@
 #pragma once
 
 #include "mor/backend/cuda/kernels/reduce.cuh"
+#include "mor/backend/cuda/tuning/attention_sm90.hpp"
 #include "mor/core/types.hpp"
 
 namespace mor::cuda::sm90 {
 
 /// Rows of a warpgroup's tile, and queries or keys of a copied box.
-inline constexpr int kTileRows = 64;
+inline constexpr int kTileRows = tuning::kAttentionSm90TileRows;
 inline constexpr int kPlanThreads = 1024;
 
 /// Queries of a sequence, for every key/value head. A unit is 64 queries of one head; the units of a key/value head's

@@ -9,6 +9,7 @@
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
+#include <cstdint>
 #include <type_traits>
 
 namespace mor::cuda {
@@ -24,7 +25,21 @@ struct RawPack {
   Storage storage;
 };
 
-template <int N, class T>
+/// 16 bytes that the kernel reads once. Volatile: the same address may be written later by the same thread.
+template <tuning::Reading How>
+__device__ __forceinline__ uint4 load_words(uint4 const* from) {
+  uint4 words;
+  if constexpr (How == tuning::Reading::Cached) {
+    words = *from;
+  } else {
+    asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                 : "l"(__cvta_generic_to_global(from)));
+  }
+  return words;
+}
+
+template <int N, tuning::Reading How = tuning::Reading::Cached, class T>
 __device__ __forceinline__ RawPack<T, N> load_raw(T const* from) {
   RawPack<T, N> pack;
   if constexpr (N == 1) {
@@ -32,10 +47,16 @@ __device__ __forceinline__ RawPack<T, N> load_raw(T const* from) {
   } else {
 #pragma unroll
     for (int i = 0; i < static_cast<int>(N * sizeof(T) / 16); ++i) {
-      pack.storage.words[i] = reinterpret_cast<uint4 const*>(from)[i];
+      pack.storage.words[i] = load_words<How>(reinterpret_cast<uint4 const*>(from) + i);
     }
   }
   return pack;
+}
+
+/// Of data that the kernel reads once.
+template <int N, class T>
+__device__ __forceinline__ RawPack<T, N> load_once(T const* from) {
+  return load_raw<N, tuning::kReading>(from);
 }
 
 template <int N, class T>
@@ -205,7 +226,7 @@ struct MoveOperation {
   }
   template <int N>
   __device__ __forceinline__ Registers<N> load(Place const& at) const {
-    return {load_raw<N>(at.from)};
+    return {load_once<N>(at.from)};
   }
   template <int N>
   __device__ __forceinline__ void store(Place const& at, Registers<N> const& now) const {
@@ -271,7 +292,7 @@ struct AddOperation {
   }
   template <int N>
   __device__ __forceinline__ Registers<N> load(Place const& at) const {
-    return {load_raw<N>(at.from), load_raw<N>(static_cast<T const*>(at.to))};
+    return {load_once<N>(at.from), load_once<N>(static_cast<T const*>(at.to))};
   }
   template <int N>
   __device__ __forceinline__ void store(Place const& at, Registers<N> const& now) const {
@@ -301,7 +322,7 @@ struct CastOperation {
   __device__ __forceinline__ Place find(Index i, Index col) const { return {x.row(i) + col, out.row(i) + col}; }
   template <int N>
   __device__ __forceinline__ Registers<N> load(Place const& at) const {
-    return {load_raw<N>(at.from)};
+    return {load_once<N>(at.from)};
   }
   template <int N>
   __device__ __forceinline__ void store(Place const& at, Registers<N> const& now) const {

@@ -5,6 +5,7 @@
 /// second kernel. Work is even however often a token occurs, and every sum has one fixed order.
 #pragma once
 
+#include "mor/backend/cuda/kernels/elementwise.cuh"
 #include "mor/backend/cuda/kernels/pack.cuh"
 #include "mor/backend/cuda/kernels/row_copy.cuh"
 #include "mor/core/types.hpp"
@@ -71,28 +72,30 @@ __global__ void __launch_bounds__(Threads)
 
   float sum[Width] = {};
   for (int p = 0; p < size; p += kRowsInFlight) {
-    Lanes<T, Width> x[kRowsInFlight];
-    Lanes<float, Width> old[kRowsInFlight];
+    RawPack<T, Width> x[kRowsInFlight];
+    RawPack<float, Width> old[kRowsInFlight];
 #pragma unroll
     for (int k = 0; k < kRowsInFlight; ++k) {
       if (p + k >= size) continue;
-      x[k] = load_lanes<Width>(d_out.row(rows[p + k]) + column);
+      x[k] = load_once<Width>(d_out.row(rows[p + k]) + column);
       if (after[p + k] == ChunkSum::Table) {
-        old[k] = load_lanes<Width>(static_cast<float const*>(d_table.row(tokens[p + k]) + column));
+        old[k] = load_once<Width>(static_cast<float const*>(d_table.row(tokens[p + k]) + column));
       }
     }
 #pragma unroll
     for (int k = 0; k < kRowsInFlight; ++k) {
       if (p + k >= size) continue;
+      auto const value = widen(x[k]);
 #pragma unroll
-      for (int j = 0; j < Width; ++j) sum[j] += x[k].value[j];
+      for (int j = 0; j < Width; ++j) sum[j] += value.value[j];
       ChunkSum const then = after[p + k];
       if (then == ChunkSum::Open) continue;
       float* to = then == ChunkSum::Tail ? head + d_out.cols : head;
       if (then == ChunkSum::Table) {
         to = d_table.row(tokens[p + k]) + column;
+        auto const before = widen(old[k]);
 #pragma unroll
-        for (int j = 0; j < Width; ++j) sum[j] += old[k].value[j];
+        for (int j = 0; j < Width; ++j) sum[j] += before.value[j];
       }
       store_lanes<Width>(to, sum);
 #pragma unroll

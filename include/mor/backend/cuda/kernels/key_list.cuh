@@ -4,6 +4,7 @@
 #pragma once
 
 #include "mor/backend/cuda/kernels/find_sequence.cuh"
+#include "mor/backend/cuda/kernels/key_place.cuh"
 #include "mor/backend/cuda/kernels/row_copy.cuh"
 #include "mor/core/types.hpp"
 
@@ -37,9 +38,10 @@ struct KeyPlaces {
   int sequences;
   Row const* key_begin;
   Row const* limits;
+  KeyPages table;
 };
 
-/// storage[key_begin[s] + limits[i] - 1] = x[i] for `Rows` rows a block; a row with limit 0 has no place.
+/// storage[place of key limits[i] - 1] = x[i] for `Rows` rows a block; a row with limit 0 has no place.
 template <class Unit, int Threads, int Rows>
 __global__ void __launch_bounds__(Threads)
     write_keys_kernel(UnitRows<Unit const> x, Index count, unsigned units, KeyPlaces places, UnitRows<Unit> storage) {
@@ -52,7 +54,8 @@ __global__ void __launch_bounds__(Threads)
     int const sequence = find_sequence(places.query_offsets, places.sequences, row);
     Index const limit = sequence < 0 ? 0 : places.limits[row];
     offsets.from[threadIdx.x] = row * x.stride;
-    offsets.to[threadIdx.x] = limit > 0 ? (places.key_begin[sequence] + limit - 1) * storage.stride : -1;
+    offsets.to[threadIdx.x] =
+        limit > 0 ? key_place(places.table, places.key_begin[sequence], static_cast<int>(limit) - 1) * storage.stride : -1;
   }
   __syncthreads();
   copy_row_tile<Threads>(x.data, storage.data, offsets, rows, units);

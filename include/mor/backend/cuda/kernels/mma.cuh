@@ -60,6 +60,17 @@ __device__ __forceinline__ void copy_async(std::uint32_t to, void const* from, b
   }
 }
 
+/// Closes a group of the copies that this thread has started; it may be empty.
+__device__ __forceinline__ void close_copy_group() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/// Waits until all but the last `Pending` groups that this thread closed have arrived.
+template <int Pending>
+__device__ __forceinline__ void wait_for_copy_groups() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
+
 /// Waits until all copies that this thread started have arrived.
 __device__ __forceinline__ void wait_for_copies() {
   asm volatile("cp.async.wait_all;" ::: "memory");

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(tuning::kNormThreads)
   RawPack<T, Width> values[packs], factors[packs];
 #pragma unroll
   for (int i = 0; i < packs; ++i) {
-    if (first + i * step < cols) values[i] = load_raw<Width>(from + first + i * step);
+    if (first + i * step < cols) values[i] = load_once<Width>(from + first + i * step);
   }
 #pragma unroll
   for (int i = 0; i < packs; ++i) {
@@ -120,9 +120,9 @@ __global__ void __launch_bounds__(Group == kWarpSize ? tuning::kNormBackwardThre
 #pragma unroll
     for (int i = 0; i < packs; ++i) {
       if (first + i * step >= cols) continue;
-      gradients[i] = load_raw<Width>(d_out.row(row) + first + i * step);
-      values[i] = load_raw<Width>(x.row(row) + first + i * step);
-      olds[i] = load_raw<Width>(static_cast<T const*>(to) + first + i * step);
+      gradients[i] = load_once<Width>(d_out.row(row) + first + i * step);
+      values[i] = load_once<Width>(x.row(row) + first + i * step);
+      olds[i] = load_once<Width>(static_cast<T const*>(to) + first + i * step);
     }
     float const inverse = rstd[row];
     float product = 0.0F;
@@ -203,26 +203,6 @@ __global__ void __launch_bounds__(tuning::kNormBackwardThreads)
                           load_lanes<Width>(static_cast<T const*>(to) + j), to + j);
     }
   }
-}
-
-/// out[j] += sum over i < count of partial[i, j]. A block of 32 warps takes 32 columns: warp g adds rows g, g + 32,
-/// ..., then warp j adds the 32 sums of column j.
-template <int Columns>
-__global__ void __launch_bounds__(Columns* kWarpSize)
-    add_partials_kernel(float const* partial, int count, Index cols, float* out) {
-  static_assert(Columns == kWarpSize);
-  __shared__ float sums[kWarpSize][kWarpSize + 1];
-  int const lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  Index const begin = Index{blockIdx.x} * Columns;
-  float sum = 0.0F;
-  if (begin + lane < cols) {
-#pragma unroll 8
-    for (int i = warp; i < count; i += kWarpSize) sum += partial[i * cols + begin + lane];
-  }
-  sums[warp][lane] = sum;
-  __syncthreads();
-  float const total = warp_sum(sums[lane][warp]);
-  if (lane == 0 && begin + warp < cols) out[begin + warp] += total;
 }
 
 }  // namespace mor::cuda

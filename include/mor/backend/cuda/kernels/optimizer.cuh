@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// AdamW over flat buffers, long sums in double, and gradient clipping that never leaves the device.
+/// AdamW over flat buffers, long sums in double, and decisions on updates that never leave the device.
 #pragma once
 
 #include "mor/backend/cuda/kernels/pack.cuh"
@@ -8,6 +8,8 @@
 #include "mor/backend/cuda/tuning/pointwise.hpp"
 #include "mor/core/dtype.hpp"
 #include "mor/core/types.hpp"
+#include "mor/core/update.hpp"
+#include "mor/math/update.hpp"
 
 #include <cstdint>
 
@@ -19,40 +21,55 @@ struct FlatPacks {
   Index head, packs, count;
 };
 
-/// The buffers of one update; the last three may be null.
+/// The buffers of one update; the last may be null.
 struct AdamwBuffers {
   float const* gradients;
   float* weights;
   float* first;
   float* second;
-  bfloat16* narrow_weights;     ///< a copy of the new weights
-  float const* gradient_scale;  ///< a further factor on the gradient
-  std::int32_t const* skip;     ///< nothing is written where this is not zero
+  bfloat16* narrow_weights;  ///< a copy of the new weights
 };
 
-/// Constants of one update, computed on the host in double.
+/// What stays the same from update to update, rounded on the host from double.
 struct AdamwConstants {
-  float scale, keep_first, add_first, keep_second, add_second, correct_first, correct_second, epsilon, rate, decay;
+  float keep_first, add_first, keep_second, add_second, epsilon, decay;
+};
 
-  __device__ __forceinline__ void update(float gradient, float& weight, float& first, float& second) const {
+/// One update of a group: its constants, and the numbers of this step from the record.
+struct AdamwUpdate {
+  AdamwConstants constant;
+  float scale, rate, correct_first, correct_second;
+  bool applied;
+
+  __device__ __forceinline__ AdamwUpdate(AdamwConstants const& constants, UpdateRecord<float> const& record,
+                                         ParameterGroup group)
+      : constant(constants),
+        scale(record.group(group).gradient_scale),
+        rate(record.group(group).learning_rate),
+        correct_first(record.first_correction),
+        correct_second(record.second_correction),
+        applied(record.applied != 0) {}
+
+  __device__ __forceinline__ void apply(float gradient, float& weight, float& first, float& second) const {
     float const g = scale * gradient;
-    first = fmaf(keep_first, first, add_first * g);
-    second = fmaf(keep_second, second, add_second * (g * g));
-    float const direction = first * correct_first / (sqrtf(second * correct_second) + epsilon);
-    weight = fmaf(-rate, fmaf(decay, weight, direction), weight);
+    first = fmaf(constant.keep_first, first, constant.add_first * g);
+    second = fmaf(constant.keep_second, second, constant.add_second * (g * g));
+    float const direction = first * correct_first / (sqrtf(second * correct_second) + constant.epsilon);
+    weight = fmaf(-rate, fmaf(constant.decay, weight, direction), weight);
   }
 };
 
 template <int Width>
-__device__ __forceinline__ void adamw_pack(AdamwBuffers const& at, AdamwConstants const& constants, Index i) {
+__device__ __forceinline__ void adamw_pack(AdamwBuffers const& at, AdamwUpdate const& update, Index i) {
   auto const gradient = load_lanes<Width>(at.gradients + i);
   auto weight = load_lanes<Width>(static_cast<float const*>(at.weights) + i);
   auto first = load_lanes<Width>(static_cast<float const*>(at.first) + i);
   auto second = load_lanes<Width>(static_cast<float const*>(at.second) + i);
 #pragma unroll
   for (int e = 0; e < Width; ++e) {
-    constants.update(gradient.value[e], weight.value[e], first.value[e], second.value[e]);
+    update.apply(gradient.value[e], weight.value[e], first.value[e], second.value[e]);
   }
+  if (!update.applied) return;  // asked only here, so that nothing waits for the record before it loads
   store_lanes(at.weights + i, weight.value);
   store_lanes(at.first + i, first.value);
   store_lanes(at.second + i, second.value);
@@ -69,22 +86,33 @@ __device__ __forceinline__ void adamw_pack(AdamwBuffers const& at, AdamwConstant
 /// A pack a thread. With `Width` 1 a pack is an element, and `flat.head` is 0.
 template <int Width>
 __global__ void __launch_bounds__(tuning::kAdamwThreads)
-    adamw_kernel(AdamwBuffers buffers, AdamwConstants constants, FlatPacks flat) {
-  if (buffers.skip != nullptr && *buffers.skip != 0) return;
-  if (buffers.gradient_scale != nullptr) constants.scale *= *buffers.gradient_scale;
+    adamw_kernel(AdamwBuffers buffers, AdamwConstants constants, UpdateRecord<float> const* record, ParameterGroup group,
+                 FlatPacks flat) {
+  AdamwUpdate const update(constants, *record, group);
   Index const i = Index{blockIdx.x} * tuning::kAdamwThreads + threadIdx.x;
-  if (i < flat.packs) adamw_pack<Width>(buffers, constants, flat.head + i * Width);
+  if (i < flat.packs) adamw_pack<Width>(buffers, update, flat.head + i * Width);
   if (blockIdx.x != 0) return;
   Index const thread = threadIdx.x, behind = flat.head + flat.packs * Width;
-  if (thread < flat.head) adamw_pack<1>(buffers, constants, thread);
-  if (thread < flat.count - behind) adamw_pack<1>(buffers, constants, behind + thread);
+  if (thread < flat.head) adamw_pack<1>(buffers, update, thread);
+  if (thread < flat.count - behind) adamw_pack<1>(buffers, update, behind + thread);
 }
 
-/// partial[blockIdx.x] = the sum of the block's share of the numbers, or of their squares. Which thread adds which
-/// numbers depends on `flat` and the number of blocks alone.
+/// Where a sum goes: value = sum, or value += weight * sum.
+struct SumTarget {
+  double* value;
+  double weight;
+  bool accumulates;
+
+  __device__ __forceinline__ void take(double sum) const {
+    *value = accumulates ? *value + weight * sum : sum;
+  }
+};
+
+/// partial[blockIdx.x] = the sum of the block's share of the numbers, or of their squares; one block alone gives it to
+/// the target. Which thread adds which numbers depends on `flat` and the number of blocks alone.
 template <bool Squares>
 __global__ void __launch_bounds__(tuning::kSumThreads)
-    sum_kernel(float const* values, FlatPacks flat, double* partial) {
+    sum_kernel(float const* values, FlatPacks flat, double* partial, SumTarget target) {
   constexpr int threads = tuning::kSumThreads, loads = tuning::kSumLoads;
   __shared__ double shared[threads / kWarpSize];
   auto const term = [](float value) {
@@ -111,28 +139,28 @@ __global__ void __launch_bounds__(tuning::kSumThreads)
   if (thread < flat.head) sums[1] += term(values[thread]);
   if (thread < flat.count - behind) sums[2] += term(values[behind + thread]);
   double const total = block_sum<threads>((sums[0] + sums[1]) + (sums[2] + sums[3]), shared);
-  if (threadIdx.x == 0) partial[blockIdx.x] = total;
+  if (threadIdx.x != 0) return;
+  if (gridDim.x == 1) {
+    target.take(total);
+  } else {
+    partial[blockIdx.x] = total;
+  }
 }
 
-/// result = the sum of `count` partial sums, by one block.
+/// Gives the target the sum of `count` partial sums, by one block.
 template <int Threads>
-__global__ void __launch_bounds__(Threads) sum_partials_kernel(double const* partial, Index count, double* result) {
+__global__ void __launch_bounds__(Threads) sum_partials_kernel(double const* partial, Index count, SumTarget target) {
   __shared__ double shared[Threads / kWarpSize];
   double sum = 0.0;
   for (Index i = threadIdx.x; i < count; i += Threads) sum += partial[i];
   sum = block_sum<Threads>(sum, shared);
-  if (threadIdx.x == 0) *result = sum;
+  if (threadIdx.x == 0) target.take(sum);
 }
 
-/// The clipping factor for gradients whose squared norm is the sum of `count` numbers, by one thread.
-template <class Scale>
-__global__ void clip_scale_kernel(double const* squared_norms, Index count, double max_norm, Scale* scale,
-                                  std::int32_t* not_finite) {
-  double squared = 0.0;
-  for (Index i = 0; i < count; ++i) squared += squared_norms[i];
-  double const norm = sqrt(squared);
-  *scale = static_cast<Scale>(max_norm > 0.0 && norm > max_norm ? max_norm / norm : 1.0);
-  *not_finite = isfinite(norm) ? 0 : 1;
+/// The decision on an update, by one thread.
+template <class Real>
+__global__ void decide_update_kernel(AdamwSettings settings, Real const* learning_rate, UpdateRecord<Real>* record) {
+  math::decide_update(settings, *learning_rate, *record);
 }
 
 }  // namespace mor::cuda

@@ -117,4 +117,34 @@ __device__ __forceinline__ void store_lanes(float* to, float const (&value)[N]) 
   }
 }
 
+namespace detail {
+__device__ __forceinline__ void store_global_words(void* to, std::uint32_t a, std::uint32_t b, std::uint32_t c,
+                                                   std::uint32_t d) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(a), "r"(b), "r"(c),
+               "r"(d)
+               : "memory");
+}
+}  // namespace detail
+
+/// `store_lanes` to device memory, in one access: where its address is an induction variable, or among branches, the
+/// compiler cuts a pack's store into four.
+template <int N>
+__device__ __forceinline__ void store_global(bfloat16* to, float const (&value)[N]) {
+  if constexpr (N == 8) {
+    detail::store_global_words(to, pack_bfloat16(value[0], value[1]), pack_bfloat16(value[2], value[3]),
+                               pack_bfloat16(value[4], value[5]), pack_bfloat16(value[6], value[7]));
+  } else {
+    store_lanes(to, value);
+  }
+}
+template <int N>
+__device__ __forceinline__ void store_global(float* to, float const (&value)[N]) {
+  if constexpr (N == 4) {
+    detail::store_global_words(to, __float_as_uint(value[0]), __float_as_uint(value[1]), __float_as_uint(value[2]),
+                               __float_as_uint(value[3]));
+  } else {
+    store_lanes(to, value);
+  }
+}
+
 }  // namespace mor::cuda

@@ -56,8 +56,9 @@ struct SwigluOperation {
   }
 };
 
-/// d_gate = d_out * up * silu'(gate), d_up = d_out * silu(gate).
-template <class T>
+/// d_gate = d_out * up * silu'(gate), d_up = d_out * silu(gate); with `Again` also out = silu(gate) * up, as SwigluOperation
+/// computes it. A thread stores where it has loaded, so outputs may be inputs.
+template <class T, bool Again>
 struct SwigluBackwardOperation {
   static constexpr int kLoads = 2;
   struct Place {
@@ -66,16 +67,18 @@ struct SwigluBackwardOperation {
     T const* up;
     T* to_gate;
     T* to_up;
+    T* to_out;
   };
   template <int N>
   struct Registers {
     RawPack<T, N> gradient, gate, up;
   };
   View<T const> d_out, gate, up;
-  View<T> d_gate, d_up;
+  View<T> d_gate, d_up, out;
 
   __device__ __forceinline__ Place find(Index i, Index col) const {
-    return {d_out.row(i) + col, gate.row(i) + col, up.row(i) + col, d_gate.row(i) + col, d_up.row(i) + col};
+    return {d_out.row(i) + col, gate.row(i) + col, up.row(i) + col, d_gate.row(i) + col, d_up.row(i) + col,
+            Again ? out.row(i) + col : nullptr};
   }
   template <int N>
   __device__ __forceinline__ Registers<N> load(Place const& at) const {
@@ -83,17 +86,19 @@ struct SwigluBackwardOperation {
   }
   template <int N>
   __device__ __forceinline__ void store(Place const& at, Registers<N> const& now) const {
-    auto const d = widen(now.gradient);
-    auto g = widen(now.gate), u = widen(now.up);
+    auto d = widen(now.gradient), g = widen(now.gate), u = widen(now.up);
 #pragma unroll
     for (int e = 0; e < N; ++e) {
       float const s = sigmoid_of<T>(g.value[e]), silu = g.value[e] * s;
+      float const value = u.value[e] * silu;
       float const slope = fmaf(silu, 1.0F - s, s);  // s (1 + g (1 - s))
       g.value[e] = d.value[e] * u.value[e] * slope;
       u.value[e] = d.value[e] * silu;
+      if constexpr (Again) d.value[e] = value;
     }
     store_lanes(at.to_gate, g.value);
     store_lanes(at.to_up, u.value);
+    if constexpr (Again) store_lanes(at.to_out, d.value);
   }
 };
 

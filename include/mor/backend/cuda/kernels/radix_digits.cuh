@@ -4,11 +4,9 @@
 #pragma once
 
 #include "mor/backend/cuda/kernels/reduce.cuh"
+#include "mor/backend/cuda/tuning/routing.hpp"
 
 namespace mor::cuda {
-
-inline constexpr int kDigitBits = 8;
-inline constexpr int kDigits = 1 << kDigitBits;
 
 /// The number of a thread's item within its block's tile. A warp owns `Items * 32` consecutive items, item j of lane l
 /// being number 32 j + l: loads are coalesced, and votes of the warp rank items in their order.
@@ -19,11 +17,12 @@ __device__ __forceinline__ int place_in_tile(int item) {
 }
 
 /// The sum over this lane and all lower ones of a warp.
-__device__ __forceinline__ int sum_through_lane(int value) {
+template <class T>
+__device__ __forceinline__ T sum_through_lane(T value) {
   int const lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
   for (int distance = 1; distance < kWarpSize; distance *= 2) {
-    int const other = __shfl_up_sync(kAllLanes, value, distance);
+    T const other = __shfl_up_sync(kAllLanes, value, distance);
     if (lane >= distance) value += other;
   }
   return value;

@@ -52,7 +52,7 @@ struct RopeGrid {
 };
 
 /// Dynamic shared memory: `half` doubles (quarter turns a position, 2 / pi times the radians), then cosines and sines,
-/// each [rows_of_block, half].
+/// each [rows_of_block, half], then positions [rows_of_block].
 template <class T, int Width>
 __global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const* positions, RopeGrid grid, View<T> x) {
   constexpr unsigned threads = tuning::kRopeThreads;
@@ -63,7 +63,10 @@ __global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const
   Index const first_row = blockIdx.x * grid.rows_of_block;
   auto const rows = static_cast<unsigned>(min(grid.rows_of_block, x.rows - first_row));
   unsigned const entries = rows * grid.half, items = rows * grid.items_of_row;
-  float* const sines = cosines + (grid.rows_of_block * grid.half + 3) / 4 * 4;
+  Index const table = (grid.rows_of_block * grid.half + 3) / 4 * 4;
+  float* const sines = cosines + table;
+  auto* const row_positions = reinterpret_cast<Row*>(sines + table);
+  Row const position = threadIdx.x < rows ? positions[first_row + threadIdx.x] : 0;  // on its way before all else
 
   for (unsigned base = 0; base < items; base += threads * loads) {
     RawPack<T, Width> low[loads], high[loads];
@@ -75,17 +78,21 @@ __global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const
       unsigned const row = grid.by_item_row(item), of_row = item - row * grid.items_of_row;
       unsigned const head = grid.by_item_head(of_row), pair = (of_row - head * grid.items_of_head) * Width;
       at[i] = x.row(first_row + row) + Index{head} * (2 * grid.half) + pair;
-      low[i] = load_raw<Width>(static_cast<T const*>(at[i]));
-      high[i] = load_raw<Width>(static_cast<T const*>(at[i]) + grid.half);
+      low[i] = load_once<Width>(static_cast<T const*>(at[i]));
+      high[i] = load_once<Width>(static_cast<T const*>(at[i]) + grid.half);
     }
     if (base == 0) {  // the angles, while the first elements are on their way
       for (unsigned pair = threadIdx.x; pair < grid.half; pair += threads) {
         frequencies[pair] = 0.63661977236758134308 * exp2(-static_cast<double>(pair) * grid.log2_step);
       }
+      if (threadIdx.x < rows) row_positions[threadIdx.x] = position;
+      for (unsigned row = threadIdx.x + threads; row < rows; row += threads) {
+        row_positions[row] = positions[first_row + row];
+      }
       __syncthreads();
       for (unsigned entry = threadIdx.x; entry < entries; entry += threads) {
         unsigned const row = grid.by_half(entry);
-        auto const unit = turn_unit(positions[first_row + row] * frequencies[entry - row * grid.half]);
+        auto const unit = turn_unit(row_positions[row] * frequencies[entry - row * grid.half]);
         cosines[entry] = unit.cosine;
         sines[entry] = grid.direction * unit.sine;
       }

@@ -4,7 +4,11 @@
 /// where rows are not aligned.
 #pragma once
 
+#include "mor/backend/cuda/kernels/elementwise.cuh"
+#include "mor/backend/cuda/tuning/pointwise.hpp"
 #include "mor/core/types.hpp"
+
+#include <type_traits>
 
 namespace mor::cuda {
 

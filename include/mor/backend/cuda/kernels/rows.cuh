@@ -41,7 +41,7 @@ struct CombineOperation {
   }
   template <int N>
   __device__ __forceinline__ Registers<N> load(Place const& at) const {
-    return {load_raw<N>(at.update), load_raw<N>(at.old)};
+    return {load_once<N>(at.update), load_once<N>(at.old)};
   }
   template <int N>
   __device__ __forceinline__ void store(Place const& at, Registers<N> const& now) const {
@@ -76,7 +76,7 @@ struct ScaledGatherOperation {
   }
   template <int N>
   __device__ __forceinline__ Registers<N> load(Place const& at) const {
-    return {load_raw<N>(at.from)};
+    return {load_once<N>(at.from)};
   }
   template <int N>
   __device__ __forceinline__ void store(Place const& at, Registers<N> const& now) const {
@@ -107,8 +107,8 @@ __global__ void __launch_bounds__(tuning::kMapThreads)
 #pragma unroll
     for (int n = 0; n < loads; ++n) {
       if (first + n * step < d_y.cols) {
-        gradients[n] = load_raw<Width>(gradient_row + first + n * step);
-        values[n] = load_raw<Width>(y_row + first + n * step);
+        gradients[n] = load_once<Width>(gradient_row + first + n * step);
+        values[n] = load_once<Width>(y_row + first + n * step);
       }
     }
 #pragma unroll

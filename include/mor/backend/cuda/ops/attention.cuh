@@ -5,6 +5,7 @@
 
 #include "mor/backend/cuda/kernels/attention_general.cuh"
 #include "mor/backend/cuda/kernels/attention_sm80.cuh"
+#include "mor/backend/cuda/ops/attention_paged.cuh"
 #include "mor/backend/cuda/ops/attention_problem.cuh"
 #include "mor/backend/cuda/ops/attention_sm90.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
@@ -68,6 +69,7 @@ void attention(Context const& context, View<T const> q, View<T const> k, View<T 
                AttentionShape const& shape, View<T> out, View<float> lse) {
   detail::check_attention(shape, "attention");
   if (keys.num_queries == 0) return;
+  if (keys.page_size > 0) return attention_paged<T>(context, q, k, v, keys, shape, out, lse);
   auto const arguments = detail::attention_arguments<T>(q, k, v, keys, shape);
   Index const most_queries = detail::most_queries(keys);
   if constexpr (std::is_same_v<T, bfloat16>) {

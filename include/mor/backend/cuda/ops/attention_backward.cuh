@@ -51,6 +51,7 @@ void attention_backward_sm80_launch(Context const& context, AttentionArguments<b
   char const* const verb = "attention_backward";
   Scratch scratch(context);
   Index const pairs = arguments.q.rows * arguments.num_heads;
+  static_assert(sizeof(sm80::RowStatistics) == tuning::kAttentionRowStatisticsBytes);
   auto* const statistics = scratch.take<sm80::RowStatistics>(pairs);
   constexpr int kThreads = 256;
   launch(context, verb, {attention_grid(divide_up(pairs * (HeadDim / 8), kThreads), verb), kThreads, 0},
@@ -90,6 +91,7 @@ void attention_backward(Context const& context, View<T const> q, View<T const> k
                         AttentionShape const& shape, View<T const> out, View<float const> lse, View<T const> d_out,
                         View<T> d_q, View<T> d_k, View<T> d_v) {
   detail::check_attention(shape, "attention_backward");
+  require(keys.page_size == 0, "keys in pages have no gradient", "attention_backward");
   if (keys.num_queries == 0) return;
   auto const arguments = detail::attention_arguments<T>(q, k, v, keys, shape);
   AttentionGradients<T> const gradients{out, lse, d_out, d_q, d_k, d_v};

@@ -81,7 +81,7 @@ template <class T, class... More>
 [[nodiscard]] bool fits_tensor_cores(AttentionShape const& shape, View<T const> first, View<More const>... more) {
   if constexpr (std::is_same_v<T, bfloat16>) {
     // A positive scale lets kernels look for the largest score before they scale it.
-    return (shape.head_dim == 64 || shape.head_dim == 128) && shape.scale > 0.0 && can_pack(first, more...);
+    return tuning::attention_on_tensor_cores(shape.head_dim) && shape.scale > 0.0 && can_pack(first, more...);
   } else {
     return false;
   }

@@ -11,7 +11,9 @@
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/tensor_map.cuh"
 #include "mor/backend/cuda/tuning/architecture.hpp"
+#include "mor/backend/cuda/tuning/attention.hpp"
 #include "mor/backend/cuda/tuning/attention_sm90.hpp"
+#include "mor/backend/cuda/tuning/scratch.hpp"
 #include "mor/core/active_set.hpp"
 #include "mor/core/dtype.hpp"
 #include "mor/core/view.hpp"
@@ -23,24 +25,11 @@ namespace mor::cuda {
 
 namespace detail {
 
-/// How many query items `keys` has for blocks of `units` units, for each key/value head.
-struct QueryItemCount {
-  Index items = 0;
-  Index most = 0;  ///< of a sequence
-};
-[[nodiscard]] inline QueryItemCount count_query_items(KeyList const& keys, Index group, Index units) {
-  QueryItemCount count;
-  for (std::size_t s = 0; s + 1 < keys.host_query_offsets.size(); ++s) {
-    Index const queries = Index{keys.host_query_offsets[s + 1]} - keys.host_query_offsets[s];
-    Index const items = divide_up(divide_up(queries, sm90::kTileRows) * group, units);
-    count.items += items;
-    count.most = std::max(count.most, items);
-  }
-  return count;
-}
+static_assert(sizeof(sm90::QueryItem) == tuning::kAttentionSm90ItemBytes);
+static_assert(sizeof(sm90::KeyItem) == tuning::kAttentionSm90ItemBytes);
 
 [[nodiscard]] inline sm90::PlanArguments plan_arguments(KeyList const& keys, AttentionShape const& shape, Index units,
-                                                        QueryItemCount const& count, sm90::QueryItem* items) {
+                                                        tuning::QueryItemCount const& count, sm90::QueryItem* items) {
   sm90::PlanArguments plan;
   plan.query_offsets = keys.query_offsets.data();
   plan.key_begin = keys.key_begin.data();
@@ -72,7 +61,7 @@ inline void attention_sm90(Context const& context, View<bfloat16 const> q, View<
   using Tiles = tuning::AttentionSm90Forward<Dim>;
   using Storage = sm90::ForwardStorage<Dim>;
   Index const group = shape.num_heads / shape.num_kv_heads;
-  auto const count = count_query_items(keys, group, Tiles::warpgroups);
+  tuning::QueryItemCount const count(keys.host_query_offsets, group, Tiles::warpgroups);
   Scratch scratch(context);
   auto* const items = scratch.take<sm90::QueryItem>(count.items);
   launch(context, "attention (plan)", {dim3(1), sm90::kPlanThreads}, sm90::plan_forward_kernel<sm90::kPlanThreads>,
@@ -103,9 +92,11 @@ inline void attention_backward_sm90(Context const& context, View<bfloat16 const>
   using KeyTiles = tuning::AttentionSm90KeyGradient<Dim>;
   using QueryTiles = tuning::AttentionSm90QueryGradient<Dim>;
   Index const group = shape.num_heads / shape.num_kv_heads, key_rows = KeyTiles::warpgroups * sm90::kTileRows;
-  Index const rows = keys.host_query_offsets.back(), values = rows * shape.num_heads;
-  auto const count = count_query_items(keys, group, QueryTiles::warpgroups);
-  Index const key_tiles = divide_up(keys.max_limit, key_rows), most_key_items = keys.num_sequences * key_tiles;
+  tuning::AttentionSm90BackwardScratch const sizes(keys.host_query_offsets, keys.max_limit, shape.num_heads, group,
+                                                   QueryTiles::warpgroups, key_rows);
+  auto const& count = sizes.query;
+  Index const rows = keys.host_query_offsets.back(), values = sizes.values;
+  Index const key_tiles = sizes.key_tiles, most_key_items = sizes.key_items;
   Scratch scratch(context);
   auto* const query_items = scratch.take<sm90::QueryItem>(count.items);
   auto* const key_items = scratch.take<sm90::KeyItem>(most_key_items);
@@ -153,7 +144,7 @@ inline void attention_backward_sm90(Context const& context, View<bfloat16 const>
 /// and matrices that 16-byte accesses can reach.
 template <class... Views>
 [[nodiscard]] inline bool attention_sm90_supports(AttentionShape const& shape, Views... views) {
-  return (shape.head_dim == 64 || shape.head_dim == 128) && shape.num_kv_heads > 0 &&
+  return tuning::attention_on_tensor_cores(shape.head_dim) && shape.num_kv_heads > 0 &&
          shape.num_heads % shape.num_kv_heads == 0 && shape.scale > 0.0 && (is_copy_aligned(views) && ...);
 }
 

@@ -6,11 +6,13 @@
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/gemm_problem.cuh"
 #include "mor/backend/cuda/ops/gemm_record.cuh"
+#include "mor/backend/cuda/tuning/blas.hpp"
 #include "mor/core/memory.hpp"
 
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -20,7 +22,7 @@ namespace mor::cuda {
 
 /// How algorithms are chosen.
 struct BlasOptions {
-  Index workspace_bytes = Index{64} << 20;  ///< for split sums
+  Index workspace_bytes = tuning::kBlasWorkspaceBytes;  ///< for split sums
   /// Time the candidates of a large problem at its first use, and take the fastest. Otherwise cuBLASLt's first proposal.
   bool search = false;
   /// Where choices are kept between runs; empty: nowhere. With a record, a run repeats the choices of the one before, and
@@ -120,33 +122,38 @@ class Blas {
     return algorithms;
   }
 
-  /// Times each candidate on the operands themselves, into memory of its own.
+  /// Times each candidate on the operands themselves, into memory of its own. The device stays busy throughout, as it is
+  /// in training, because its clock depends on that; candidates take turns, each round in another order.
   [[nodiscard]] cublasLtMatmulAlgo_t fastest(cudaStream_t stream, char const* verb, GemmProblem const& problem,
                                              GemmPlan const& plan, std::vector<Candidate> const& candidates,
                                              float alpha, GemmOperands const& at) {
+    constexpr std::size_t rounds = 7;
+    std::size_t const count = candidates.size();
     Buffer<std::byte> const output(memory_, problem.d.bytes());
-    cudaEvent_t begin = nullptr, end = nullptr;
-    check(cudaEventCreate(&begin), verb);
-    check(cudaEventCreate(&end), verb);
-    cublasLtMatmulAlgo_t best = candidates.front().algorithm;
-    float best_time = 0.0F;
-    for (std::size_t i = 0; i < candidates.size(); ++i) {
-      constexpr int repetitions = 4;
-      run(stream, verb, problem, plan, candidates[i].algorithm, alpha, at, output.data());
-      check(cudaEventRecord(begin, stream), verb);
-      for (int n = 0; n < repetitions; ++n) run(stream, verb, problem, plan, candidates[i].algorithm, alpha, at, output.data());
-      check(cudaEventRecord(end, stream), verb);
-      check(cudaEventSynchronize(end), verb);
-      float time = 0.0F;
-      check(cudaEventElapsedTime(&time, begin, end), verb);
-      if (i == 0 || time < best_time) {
-        best_time = time;
-        best = candidates[i].algorithm;
+    std::vector<cudaEvent_t> marks(count + 1);
+    for (cudaEvent_t& mark : marks) check(cudaEventCreate(&mark), verb);
+    std::vector<std::array<float, rounds>> times(count);
+    for (std::size_t round = 0; round < rounds + 1; ++round) {  // the first one warms up and is not counted
+      auto const turn = [&](std::size_t i) { return (i + round * 5) % count; };
+      check(cudaEventRecord(marks[0], stream), verb);
+      for (std::size_t i = 0; i < count; ++i) {
+        for (int n = 0; n < 2; ++n) {
+          run(stream, verb, problem, plan, candidates[turn(i)].algorithm, alpha, at, output.data());
+        }
+        check(cudaEventRecord(marks[i + 1], stream), verb);
+      }
+      check(cudaEventSynchronize(marks.back()), verb);
+      for (std::size_t i = 0; i < count && round > 0; ++i) {
+        check(cudaEventElapsedTime(&times[turn(i)][round - 1], marks[i], marks[i + 1]), verb);
       }
     }
-    static_cast<void>(cudaEventDestroy(begin));
-    static_cast<void>(cudaEventDestroy(end));
-    return best;
+    for (cudaEvent_t const mark : marks) static_cast<void>(cudaEventDestroy(mark));
+    std::size_t best = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      std::nth_element(times[i].begin(), times[i].begin() + rounds / 2, times[i].end());
+      if (times[i][rounds / 2] < times[best][rounds / 2]) best = i;
+    }
+    return candidates[best].algorithm;
   }
 
   void run(cudaStream_t stream, char const* verb, GemmProblem const& problem, GemmPlan const& plan,

@@ -69,11 +69,12 @@ class Scratch {
   Arena::Mark mark_;
 };
 
-/// Blocks, threads of a block, and bytes of dynamic shared memory of one launch.
+/// Blocks, threads of a block, bytes of dynamic shared memory, and blocks of a cluster of one launch.
 struct LaunchShape {
   dim3 blocks{1};
   int threads = 1;
   Index shared_bytes = 0;
+  int cluster = 1;  ///< above 1 from compute capability 9.0 on; divides blocks.x
 };
 
 [[nodiscard]] MOR_HOST_DEVICE constexpr Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
@@ -90,6 +91,7 @@ inline void launch(Context const& context, char const* verb, LaunchShape const& 
     log->note(shape.blocks.y);
     log->note(shape.blocks.z);
     log->note(shape.threads);
+    log->note(shape.cluster);
     (log->note(arguments), ...);
     if (log->compares()) return;
   }
@@ -103,6 +105,15 @@ inline void launch(Context const& context, char const* verb, LaunchShape const& 
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
   config.stream = context.stream;
+  cudaLaunchAttribute attribute{};
+  if (shape.cluster > 1) {
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+  }
   check(cudaLaunchKernelEx(&config, kernel, arguments...), verb, shape.blocks.x, shape.blocks.y, shape.blocks.z,
         shape.threads, shape.shared_bytes);
 }

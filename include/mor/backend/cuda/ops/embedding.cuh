@@ -9,6 +9,7 @@
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/row_units.cuh"
 #include "mor/backend/cuda/tuning/routing.hpp"
+#include "mor/backend/cuda/tuning/scratch.hpp"
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
@@ -32,15 +33,14 @@ inline void embed_in(Context const& context, std::span<Token const> tokens, View
 /// radix sort, least digit first, that looks at no more digits than a token has.
 template <class Tiles>
 inline SortedTokens sort_tokens(Context const& context, std::span<Token const> tokens, Index vocabulary,
-                                Scratch& scratch) {
+                                tuning::EmbedBackwardScratch<Tiles> const& sizes, Scratch& scratch) {
   int const count = static_cast<int>(tokens.size());
   auto const bits = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(vocabulary - 1)));
-  auto const blocks = static_cast<unsigned>(divide_up(count, Index{kDigits} * Tiles::sort_items));
-  int* const counts = scratch.take<int>(Index{blocks} * kDigits);
+  int* const counts = scratch.take<int>(sizes.digit_counts);
   SortedTokens sorted{tokens.data(), nullptr, count};
-  Token* tokens_out[2] = {scratch.take<Token>(count), scratch.take<Token>(count)};
-  Row* rows_out[2] = {scratch.take<Row>(count), scratch.take<Row>(count)};
-  LaunchShape const shape{dim3(blocks), kDigits};
+  Token* tokens_out[2] = {scratch.take<Token>(sizes.tokens), scratch.take<Token>(sizes.tokens)};
+  Row* rows_out[2] = {scratch.take<Row>(sizes.tokens), scratch.take<Row>(sizes.tokens)};
+  LaunchShape const shape{dim3(static_cast<unsigned>(sizes.blocks)), kDigits};
   for (int shift = 0, to = 0; shift == 0 || shift < bits; shift += kDigitBits, to = 1 - to) {
     launch(context, "embed_backward", shape, &count_token_digits_kernel<Tiles::sort_items>, sorted.tokens, count, shift,
            counts);
@@ -52,11 +52,8 @@ inline SortedTokens sort_tokens(Context const& context, std::span<Token const> t
 }
 
 template <class Tiles, int Width, class T>
-inline void add_sorted_rows(Context const& context, SortedTokens const& sorted, View<T const> d_out,
-                            View<float> d_table) {
-  Scratch scratch(context);
-  Index const chunks = divide_up(sorted.count, Tiles::chunk);
-  float* const partial = scratch.take<float>(2 * chunks * d_out.cols);
+inline void add_sorted_rows(Context const& context, SortedTokens const& sorted, Index chunks, float* partial,
+                            View<T const> d_out, View<float> d_table) {
   LaunchShape const shape{
       dim3(static_cast<unsigned>(chunks), static_cast<unsigned>(divide_up(d_out.cols, Index{Tiles::threads} * Width))),
       Tiles::threads};
@@ -83,11 +80,13 @@ inline void embed_backward(Context const& context, std::span<Token const> tokens
                            View<float> d_table) {
   if (tokens.empty() || d_out.empty()) return;
   Scratch scratch(context);
-  SortedTokens const sorted = detail::sort_tokens<Tiles>(context, tokens, d_table.rows, scratch);
+  tuning::EmbedBackwardScratch<Tiles> const sizes(static_cast<Index>(tokens.size()), d_out.cols);
+  SortedTokens const sorted = detail::sort_tokens<Tiles>(context, tokens, d_table.rows, sizes, scratch);
+  float* const partial = scratch.take<float>(sizes.partial);
   if (can_pack(d_out, View<float const>(d_table))) {
-    return detail::add_sorted_rows<Tiles, kPackSize<T>>(context, sorted, d_out, d_table);
+    return detail::add_sorted_rows<Tiles, kPackSize<T>>(context, sorted, sizes.chunks, partial, d_out, d_table);
   }
-  detail::add_sorted_rows<Tiles, 1>(context, sorted, d_out, d_table);
+  detail::add_sorted_rows<Tiles, 1>(context, sorted, sizes.chunks, partial, d_out, d_table);
 }
 
 }  // namespace mor::cuda

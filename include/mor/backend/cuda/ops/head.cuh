@@ -17,25 +17,22 @@ namespace mor::cuda {
 
 namespace detail {
 
-template <bool Gradient, class T, int Width, bool Cached>
-inline void launch_cross_entropy(Context const& context, View<T> logits, Token const* targets, float weight,
-                                 float* losses) {
-  Index const shared = Cached ? mor::detail::aligned(logits.cols * static_cast<Index>(sizeof(T))) : 0;
-  launch(context, "head_loss", {dim3(static_cast<unsigned>(logits.rows)), tuning::kCrossEntropyThreads, shared},
-         &cross_entropy_kernel<T, Width, Cached, Gradient>, logits, targets, weight, losses);
-}
-
-/// Loss of each row and, with `Gradient`, d_logits in place. Floor: logits read once, and written once.
+/// Loss of each row and, with `Gradient`, d_logits in place. Floor: logits read once, and written once; rows that do not
+/// fit shared memory are read twice.
 template <bool Gradient, class T>
 inline void cross_entropy(Context const& context, View<T> logits, Token const* targets, float weight, float* losses) {
-  bool const cached = logits.cols * static_cast<Index>(sizeof(T)) <= tuning::kCrossEntropyCachedBytes;
-  if (!can_pack(View<T const>(logits))) {
-    launch_cross_entropy<Gradient, T, 1, false>(context, logits, targets, weight, losses);
-  } else if (cached) {
-    launch_cross_entropy<Gradient, T, kPackSize<T>, true>(context, logits, targets, weight, losses);
-  } else {
-    launch_cross_entropy<Gradient, T, kPackSize<T>, false>(context, logits, targets, weight, losses);
+  bool const packed = can_pack(View<T const>(logits));
+  LaunchShape shape{dim3(static_cast<unsigned>(logits.rows)), tuning::kCrossEntropyThreads, 0};
+  if constexpr (Gradient) {
+    Index const row_bytes = logits.cols * static_cast<Index>(sizeof(T));
+    if (packed && row_bytes + tuning::kCrossEntropySmallBytes <= context.device->max_shared_bytes) {
+      shape.shared_bytes = row_bytes;
+      return launch(context, "head_loss", shape, &cross_entropy_gradient_kernel<T>, logits, targets, weight, losses);
+    }
   }
+  launch(context, "head_loss", shape,
+         packed ? &cross_entropy_kernel<T, kPackSize<T>, Gradient> : &cross_entropy_kernel<T, 1, Gradient>, logits,
+         targets, weight, losses);
 }
 
 }  // namespace detail

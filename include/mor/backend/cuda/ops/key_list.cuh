@@ -20,7 +20,7 @@ namespace detail {
 template <class Tiles, class Unit, class T>
 inline void write_keys_in(Context const& context, View<T const> x, KeyList const& keys, View<T> storage) {
   KeyPlaces const places{keys.query_offsets.data(), static_cast<int>(keys.num_sequences), keys.key_begin.data(),
-                         keys.limits.data()};
+                         keys.limits.data(), {keys.pages.data(), static_cast<int>(keys.page_size)}};
   launch(context, "write_keys", {dim3(static_cast<unsigned>(divide_up(x.rows, Tiles::rows))), Tiles::threads},
          &write_keys_kernel<Unit, Tiles::threads, Tiles::rows>, unit_rows<Unit const>(x), x.rows, units_of<Unit>(x),
          places, unit_rows<Unit>(storage));

@@ -7,6 +7,9 @@
 #include "mor/backend/cuda/ops/alignment.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/linear.cuh"
+#include "mor/backend/cuda/ops/partial_sums.cuh"
+#include "mor/backend/cuda/tuning/routing.hpp"
+#include "mor/backend/cuda/tuning/scratch.hpp"
 #include "mor/core/view.hpp"
 
 namespace mor::cuda {
@@ -14,38 +17,49 @@ namespace mor::cuda {
 namespace detail {
 
 inline constexpr Index kNarrowOutputs = 32;  ///< up to here x is read once a pass, or nearly so
-inline constexpr int kRowsPerBlock = 8;      ///< warps of a block
 
-template <class T, int Width>
-inline void narrow_logits(Context const& context, View<T const> x, View<T const> weights, float scale, View<float> out) {
-  LaunchShape const shape{dim3(static_cast<unsigned>(divide_up(x.rows, kRowsPerBlock))), 32 * kRowsPerBlock};
-  if (weights.rows == 1) {
-    launch(context, "linear_logits", shape, &logits_kernel<T, Width, 1>, x, weights, scale, out);
-  } else {
-    launch(context, "linear_logits", shape, &logits_kernel<T, Width, 4>, x, weights, scale, out);
-  }
+/// A warp a row.
+[[nodiscard]] inline LaunchShape logits_shape(Index rows) {
+  constexpr int threads = LogitsTiles::threads;
+  return {dim3(static_cast<unsigned>(divide_up(rows, threads / kWarpSize))), threads};
 }
 
 template <class T, int Width>
+inline void narrow_logits(Context const& context, View<T const> x, View<T const> weights, float scale, View<float> out) {
+  launch(context, "linear_logits", logits_shape(x.rows),
+         weights.rows == 1 ? &logits_kernel<T, Width, 1> : &logits_kernel<T, Width, 4>, x, weights, scale,
+         out);
+}
+
+/// d_weights and, where one pass over x has room for all outputs, d_x on the way.
+template <class T, int Width>
 inline void logits_backward(Context const& context, View<float const> d_out, View<T const> x, View<T const> weights,
                             float scale, View<T> d_x, View<float> d_weights) {
+  constexpr char const* verb = "linear_logits_backward";
+  constexpr int some = LogitsTiles::backward_outputs;
   Scratch scratch(context);
-  // As many blocks of rows as fill a large device; a number that depends on the shape alone.
-  Index const rows_per_block = std::max<Index>(divide_up(x.rows, 512), 16);
-  Index const blocks = divide_up(x.rows, rows_per_block);
-  float* const partial = scratch.take<float>(blocks * weights.rows * x.cols);
-  launch(context, "linear_logits_backward",
-         {dim3(static_cast<unsigned>(divide_up(x.cols, 128 * Width)), static_cast<unsigned>(blocks),
-               static_cast<unsigned>(weights.rows)),
-          128},
-         &logits_backward_weight_kernel<T, Width>, d_out, x, rows_per_block, partial);
-  launch(context, "linear_logits_backward",
-         {dim3(static_cast<unsigned>(divide_up(x.cols, 128)), static_cast<unsigned>(weights.rows)), 128},
-         &logits_weight_sum_kernel<float>, partial, blocks, scale, d_weights);
-  if (d_x.empty()) return;
-  launch(context, "linear_logits_backward",
-         {dim3(static_cast<unsigned>(divide_up(x.rows, kRowsPerBlock))), 32 * kRowsPerBlock},
-         &logits_backward_input_kernel<T, Width>, d_out, weights, scale, d_x);
+  Index const outputs = weights.rows, cols = x.cols;
+  tuning::LogitsBackwardScratch const sizes(x.rows, cols, outputs);
+  float* const partial = scratch.take<float>(sizes.partial);
+  bool const together = !d_x.empty() && outputs <= some;
+  auto kernel = logits_backward_kernel<T, Width, some, false>;
+  if (together) {
+    kernel = outputs == 1 ? logits_backward_kernel<T, Width, 1, true> : logits_backward_kernel<T, Width, some, true>;
+  } else if (outputs == 1) {
+    kernel = logits_backward_kernel<T, Width, 1, false>;
+  }
+  dim3 const blocks(static_cast<unsigned>(divide_up(cols, LogitsTiles::backward_threads * Width)),
+                    static_cast<unsigned>(sizes.blocks), static_cast<unsigned>(divide_up(outputs, some)));
+  launch(context, verb, {blocks, LogitsTiles::backward_threads}, kernel, d_out, x, weights, scale, d_x, partial);
+  if (d_weights.contiguous()) {
+    add_partials(context, verb, partial, sizes.blocks, outputs * cols, outputs * cols, d_weights.data);
+  } else {
+    for (Index o = 0; o < outputs; ++o) {
+      add_partials(context, verb, partial + o * cols, sizes.blocks, outputs * cols, cols, d_weights.row(o));
+    }
+  }
+  if (d_x.empty() || together) return;
+  launch(context, verb, logits_shape(x.rows), &logits_backward_input_kernel<T, Width>, d_out, weights, scale, d_x);
 }
 
 }  // namespace detail

@@ -8,6 +8,8 @@
 #include "mor/backend/cuda/ops/alignment.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/elementwise.cuh"
+#include "mor/backend/cuda/ops/partial_sums.cuh"
+#include "mor/backend/cuda/tuning/pointwise.hpp"
 #include "mor/core/view.hpp"
 
 #include <cstdint>
@@ -33,42 +35,11 @@ inline void launch_rms_norm(Context const& context, View<T const> x, T const* we
   constexpr int threads = tuning::kNormThreads;
   if (x.cols <= Index{kWarpSize} * tuning::kNormPacks * Width) {
     auto const blocks = static_cast<unsigned>(divide_up(x.rows, threads / kWarpSize));
-    launch(context, "rms_norm", {dim3(blocks), threads, 0}, rms_norm_kernel<T, Width, kWarpSize>, x, weights, eps, out,
-           rstd);
+    launch(context, "rms_norm", {dim3(blocks), threads, 0}, rms_norm_kernel<T, Width, kWarpSize>, x, weights, eps, out, rstd);
   } else {
     launch(context, "rms_norm", {dim3(static_cast<unsigned>(x.rows)), threads, 0}, rms_norm_kernel<T, Width, threads>,
            x, weights, eps, out, rstd);
   }
-}
-
-/// Which kernel runs a backward pass, and its blocks: a function of shapes and alignment alone.
-struct NormBackwardPlan {
-  enum class Kind { Warp, Block, Wide, General };
-  Kind kind = Kind::General;
-  Index blocks = 0;
-
-  NormBackwardPlan(Index rows, Index cols, bool packed, int width) {
-    Index const in_registers = Index{tuning::kNormPacks} * width;
-    if (packed && cols <= in_registers * kWarpSize) {
-      kind = Kind::Warp;
-      blocks =
-          tuning::norm_backward_blocks(rows, tuning::kNormBackwardThreads / kWarpSize, tuning::kNormBackwardBlocks);
-    } else if (packed && cols <= in_registers * tuning::kNormThreads) {
-      kind = Kind::Block;
-      blocks = tuning::norm_backward_blocks(rows, 1, tuning::kNormBackwardWideBlocks);
-    } else {
-      kind = packed ? Kind::Wide : Kind::General;
-      blocks = tuning::norm_backward_blocks(rows, 1, tuning::kNormBackwardWideBlocks);
-    }
-  }
-};
-
-/// d_weights += the sums of each block.
-inline void add_partials(Context const& context, char const* verb, float const* partial, Index count, Index cols,
-                         float* out) {
-  constexpr int columns = tuning::kPartialColumns;
-  launch(context, verb, {dim3(static_cast<unsigned>(divide_up(cols, columns))), columns * kWarpSize, 0},
-         add_partials_kernel<columns>, partial, static_cast<int>(count), cols, out);
 }
 
 }  // namespace detail
@@ -90,13 +61,13 @@ inline void rms_norm(Context const& context, View<T const> x, std::span<T const>
 template <class T>
 inline void rms_norm_backward(Context const& context, View<T const> d_out, View<T const> x, std::span<T const> weights,
                               std::span<float const> rstd, View<T> d_x, std::span<float> d_weights) {
-  using Kind = detail::NormBackwardPlan::Kind;
+  using Kind = tuning::NormBackwardPlan::Kind;
   constexpr int width = kPackSize<T>;
   if (x.empty()) return;
   bool const packed = detail::norm_in_packs(weights, d_out, x, d_x);
-  detail::NormBackwardPlan const plan(x.rows, x.cols, packed, width);
+  tuning::NormBackwardPlan const plan(x.rows, x.cols, packed, width);
   Scratch scratch(context);
-  float* const partial = scratch.take<float>(plan.blocks * x.cols);
+  float* const partial = scratch.take<float>(plan.partial);
   auto kernel = rms_norm_backward_wide_kernel<T, 1>;
   int threads = tuning::kNormBackwardThreads;
   if (plan.kind == Kind::Warp) kernel = rms_norm_backward_kernel<T, width, kWarpSize>;
@@ -105,7 +76,7 @@ inline void rms_norm_backward(Context const& context, View<T const> d_out, View<
   if (plan.kind == Kind::Wide) kernel = rms_norm_backward_wide_kernel<T, width>;
   launch(context, "rms_norm_backward", {dim3(static_cast<unsigned>(plan.blocks)), threads, 0}, kernel, d_out, x,
          weights.data(), rstd.data(), d_x, partial);
-  detail::add_partials(context, "rms_norm_backward", partial, plan.blocks, x.cols, d_weights.data());
+  detail::add_partials(context, "rms_norm_backward", partial, plan.blocks, x.cols, x.cols, d_weights.data());
 }
 
 }  // namespace mor::cuda

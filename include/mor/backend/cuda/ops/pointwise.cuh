@@ -27,15 +27,21 @@ inline void swiglu(Context const& context, View<T const> gate_up, View<T> out) {
                             SwigluOperation<T>{gate, up, out});
 }
 
-/// Both gradients in one pass. Floor: five matrices of d_out's size, three read and two written.
+/// Both gradients in one pass. Floor: five matrices of d_out's size, three read and two written; with `out` six.
 template <class T>
-inline void swiglu_backward(Context const& context, View<T const> d_out, View<T const> gate_up, View<T> d_gate_up) {
+inline void swiglu_backward(Context const& context, View<T const> d_out, View<T const> gate_up, View<T> d_gate_up, View<T> out) {
   constexpr int width = kPackSize<T>;
   Index const size = d_out.cols;
   View<T const> const gate = gate_up.columns(0, size), up = gate_up.columns(size, size);
   View<T> const d_gate = d_gate_up.columns(0, size), d_up = d_gate_up.columns(size, size);
-  detail::launch_map<width>(context, "swiglu_backward", detail::all_in_packs<width>(d_out, gate, up, d_gate, d_up),
-                            d_out.rows, size, SwigluBackwardOperation<T>{d_out, gate, up, d_gate, d_up});
+  bool const packed = detail::all_in_packs<width>(d_out, gate, up, d_gate, d_up);
+  if (out.empty()) {
+    detail::launch_map<width>(context, "swiglu_backward", packed, d_out.rows, size,
+                              SwigluBackwardOperation<T, false>{d_out, gate, up, d_gate, d_up, out});
+  } else {
+    detail::launch_map<width>(context, "swiglu_backward", packed && detail::all_in_packs<width>(out), d_out.rows, size,
+                              SwigluBackwardOperation<T, true>{d_out, gate, up, d_gate, d_up, out});
+  }
 }
 
 /// out = gelu(scale * x), the exact GELU. Floor: one read and one write.

@@ -31,8 +31,8 @@ inline void launch_rope(Context const& context, std::span<Row const> positions, 
                       Divider(items_of_row),
                       Divider(items_of_head)};
   Index const entries = divide_up(rows * half, 4) * 4;  // each table starts on a pack boundary
-  Index const shared =
-      (half + half % 2) * static_cast<Index>(sizeof(double)) + 2 * entries * static_cast<Index>(sizeof(float));
+  Index const shared = (half + half % 2) * static_cast<Index>(sizeof(double)) +
+                       2 * entries * static_cast<Index>(sizeof(float)) + rows * static_cast<Index>(sizeof(Row));
   LaunchShape const shape{dim3(static_cast<unsigned>(divide_up(x.rows, rows))), tuning::kRopeThreads, shared};
   launch(context, "rope", shape, rope_kernel<T, Width>, positions.data(), grid, x);
 }

@@ -6,6 +6,7 @@
 #include "mor/backend/cuda/kernels/router_loss.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/tuning/routing.hpp"
+#include "mor/backend/cuda/tuning/scratch.hpp"
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
@@ -21,7 +22,7 @@ inline void router_bce(Context const& context, std::span<float const> logits, st
   auto const count = static_cast<Index>(logits.size());
   if (count == 0) return;
   Scratch scratch(context);
-  Index const parts = divide_up(count, Index{Tiles::threads} * Tiles::items);
+  Index const parts = tuning::router_bce_parts<Tiles>(count);
   double* const partial = scratch.take<double>(2 * parts);
   launch(context, "router_bce", {dim3(static_cast<unsigned>(parts)), Tiles::threads},
          &router_bce_kernel<Tiles::threads, Tiles::items>, logits.data(), count, slots.data(),
@@ -37,7 +38,7 @@ inline void z_loss(Context const& context, View<float const> logits, double weig
                    View<float> d_logits) {
   if (logits.empty()) return;
   Scratch scratch(context);
-  Index const parts = divide_up(logits.rows, Tiles::threads);
+  Index const parts = tuning::z_loss_parts<Tiles>(logits.rows);
   double* const partial = scratch.take<double>(parts);
   auto const rows = static_cast<double>(logits.rows);
   launch(context, "z_loss", {dim3(static_cast<unsigned>(parts)), Tiles::threads}, &z_loss_kernel<Tiles::threads>,

@@ -7,6 +7,7 @@
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/routing.cuh"
 #include "mor/backend/cuda/tuning/routing.hpp"
+#include "mor/backend/cuda/tuning/scratch.hpp"
 #include "mor/core/config.hpp"
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
@@ -69,7 +70,7 @@ inline void balance_loss(Context const& context, View<float const> probabilities
                          double weight, std::span<float> statistics, View<float> d_probabilities) {
   if (probabilities.empty()) return;
   Scratch scratch(context);
-  Index const parts = divide_up(probabilities.rows, Index{Tiles::threads} * Tiles::items);
+  Index const parts = tuning::balance_parts<Tiles>(probabilities.rows);
   double* const partial = scratch.take<double>(2 * probabilities.cols * parts);
   float* const gradient = scratch.take<float>(probabilities.cols);
   launch(context, "balance_loss", {dim3(static_cast<unsigned>(parts)), Tiles::threads},

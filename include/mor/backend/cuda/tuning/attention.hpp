@@ -21,6 +21,19 @@ struct AttentionGeneral {
   static constexpr Index many_keys = 128;
 };
 
+/// Decoding from pages: a block has one row and one key/value head.
+struct AttentionPaged {
+  static constexpr int threads = 128;
+  static constexpr int warps = threads / 32;
+  static constexpr int keys_at_once = 4;  ///< that each group of lanes reads before it uses the first
+  static constexpr int packed_heads = 4;  ///< query heads that share what a block reads
+  static constexpr int part_keys = 512;   ///< a longer list is cut into parts of this length
+};
+/// Parts into which lists of at most `max_limit` keys are cut.
+[[nodiscard]] constexpr Index attention_parts(Index max_limit) {
+  return max_limit <= AttentionPaged::part_keys ? 1 : (max_limit + AttentionPaged::part_keys - 1) / AttentionPaged::part_keys;
+}
+
 /// Forward: 128 queries a block.
 template <int HeadDim>
 struct AttentionSm80Forward;
@@ -62,6 +75,11 @@ template <>
 struct AttentionSm80KeyGradient<128> {
   static constexpr int warps = 4, row_tiles = 1, query_tile = 64, step_queries = 32;
 };
+
+/// Head dimensions that the tensor-core kernels have.
+[[nodiscard]] constexpr bool attention_on_tensor_cores(Index head_dim) { return head_dim == 64 || head_dim == 128; }
+/// What the Sm80 backward pass keeps of each row and head, in bytes.
+inline constexpr Index kAttentionRowStatisticsBytes = 8;
 
 /// Blocks of each tensor-core kernel that share a multiprocessor: while one waits, the other computes.
 inline constexpr int kAttentionBlocksPerMultiprocessor = 2;

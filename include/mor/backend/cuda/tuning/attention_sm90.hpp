@@ -6,7 +6,12 @@
 /// multiprocessor's registers: (fetch_registers + warpgroups * registers) * 128 = 65536 at most, each a multiple of 8.
 #pragma once
 
+#include "mor/core/types.hpp"
+
 namespace mor::cuda::tuning {
+
+inline constexpr int kAttentionSm90TileRows = 64;    ///< of a warpgroup, and of a copied box
+inline constexpr Index kAttentionSm90ItemBytes = 32;  ///< of an entry of a work list
 
 /// Forward: 64 queries of one head a warpgroup, `keys` keys a step. Keys and values: 2 * keys * HeadDim * 2 bytes a
 /// stage.

@@ -10,8 +10,10 @@
 namespace mor::cuda::tuning {
 
 inline constexpr int kCrossEntropyThreads = 512;
-/// A row of logits up to this size is kept in shared memory, two rows a multiprocessor.
-inline constexpr Index kCrossEntropyCachedBytes = 100 * 1024;
+/// Parts of a row whose arrival a thread waits for one after the other.
+inline constexpr int kCrossEntropyGroups = 4;
+/// Shared memory of a block beside its row of logits.
+inline constexpr Index kCrossEntropySmallBytes = 512;
 /// Room for logits: at a vocabulary of 49152 in bf16 4266 rows, enough for products at full speed.
 inline constexpr Index kLogitBytes = Index{400} << 20;
 

@@ -12,6 +12,12 @@ namespace mor::cuda::tuning {
 
 inline constexpr int kMapThreads = 256;
 
+/// What a load tells the caches of data that the kernel reads once. `Streamed` (ld.cs) gives its lines away first, so that
+/// they push out neither results that the next kernel reads nor, which would cost a write each, results that memory does
+/// not have yet.
+enum class Reading { Cached, Streamed };
+inline constexpr Reading kReading = Reading::Streamed;
+
 /// Rows that fit the registers of one warp are read once by a warp each; wider ones by a block of `kNormThreads`.
 inline constexpr int kNormThreads = 128;
 inline constexpr int kNormPacks = 4;  ///< 16-byte packs of a row that a thread keeps
@@ -26,6 +32,30 @@ inline constexpr int kPartialColumns = 32;  ///< columns of weight gradients tha
 [[nodiscard]] constexpr Index norm_backward_blocks(Index rows, Index rows_of_block, Index most) {
   return std::min((rows + rows_of_block - 1) / rows_of_block, most);
 }
+
+/// Which kernel runs a norm's backward pass, and its blocks: a function of shapes and alignment alone. `width` elements
+/// are a 16-byte pack.
+struct NormBackwardPlan {
+  enum class Kind { Warp, Block, Wide, General };
+  Kind kind = Kind::General;
+  Index blocks = 0;
+  Index partial = 0;  ///< floats of scratch: a row of weight gradients a block
+
+  constexpr NormBackwardPlan(Index rows, Index cols, bool packed, Index width) {
+    Index const in_registers = Index{kNormPacks} * width;
+    if (packed && cols <= in_registers * 32) {
+      kind = Kind::Warp;
+      blocks = norm_backward_blocks(rows, kNormBackwardThreads / 32, kNormBackwardBlocks);
+    } else if (packed && cols <= in_registers * kNormThreads) {
+      kind = Kind::Block;
+      blocks = norm_backward_blocks(rows, 1, kNormBackwardWideBlocks);
+    } else {
+      kind = packed ? Kind::Wide : Kind::General;
+      blocks = norm_backward_blocks(rows, 1, kNormBackwardWideBlocks);
+    }
+    partial = blocks * cols;
+  }
+};
 
 inline constexpr int kRopeThreads = 256;
 inline constexpr int kRopeItems = 3;  ///< pairs of packs that a thread has in flight

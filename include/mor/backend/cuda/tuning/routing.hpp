@@ -5,6 +5,10 @@
 
 namespace mor::cuda {
 
+/// Radix selection and radix sorting look at digits of 8 bits.
+inline constexpr int kDigitBits = 8;
+inline constexpr int kDigits = 1 << kDigitBits;
+
 /// Selection of rows: one block a sequence, `items` candidates a thread at once. Sequences of at most one tile stay in
 /// registers; the long tile serves those that the short one does not hold, and longer ones tile after tile.
 struct SelectTiles {
@@ -19,6 +23,15 @@ struct RouterTiles {
   static constexpr int threads = 256;
   static constexpr int items =
       4;  ///< candidates of one thread in the cross-entropy and rows of one in the balance loss
+};
+
+/// Logits of a router: a warp a row forward; backward a thread owns columns, and has some rows in flight.
+struct LogitsTiles {
+  static constexpr int threads = 256, loads = 4;
+  static constexpr int backward_threads = 128, backward_rows = 4;
+  static constexpr int backward_blocks = 4;    ///< resident blocks a multiprocessor
+  static constexpr int backward_outputs = 4;   ///< of which one thread keeps the sums
+  static constexpr int backward_groups = 528;  ///< blocks that share the rows out: 4 a multiprocessor of an H100
 };
 
 /// Copies of rows (embedding, keys): rows whose addresses one block works out, and then copies with all its threads.
