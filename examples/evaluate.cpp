@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Measures a model: logits and depths of given tokens (`--tokens`), or the loss on a text (`--text`).
+/// Measures a model: logits and depths of given tokens (`--tokens`), the loss on a text (`--text`), or accuracies on
+/// few-shot tasks (`--tasks`).
 #include "common/command_line.hpp"
 #include "common/device_choice.hpp"
 #include "common/model_folder.hpp"
+#include "common/task_evaluation.hpp"
 #include "common/text_loss.hpp"
 #include "common/token_lines.hpp"
 #include "common/training_data.hpp"
@@ -14,6 +16,7 @@
 #include "mor/train/number_text.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -27,24 +30,46 @@ using mor::train::detail::fixed_text;
 struct EvaluateFlags {
   ModelFlags shape;
   std::optional<std::string> model, tokens, logits, text, routing;
+  std::vector<std::string> tasks;
+  std::optional<std::string> task_kind, shots_file, delimiter, examples;
+  std::optional<Index> shots, limit;
+  std::optional<std::uint64_t> seed;
   std::string device = "auto", dtype = "float32";
   bool json = false;
   Index batch_size = 8;
   int threads = 0;
 };
 
+void add_task_options(CLI::App& app, EvaluateFlags& flags) {
+  std::string const group = "Tasks";
+  auto const add = [&](char const* name, auto& value, char const* help) {
+    app.add_option(name, value, help)->group(group);
+  };
+  add("--task-kind", flags.task_kind, "last_word | multiple_choice | partial_scoring (default: by the fields)");
+  add("--shots", flags.shots, "solved examples before each question (default 0)");
+  add("--shots-file", flags.shots_file, "task to take them from (default: the other examples of the task)");
+  add("--seed", flags.seed, "of their choice (default 1)");
+  add("--delimiter", flags.delimiter,
+      "between context and continuation, \\n for a line break (default: a space; after Question: a line Answer: )");
+  add("--limit", flags.limit, "score the first examples of each task only");
+  add("--examples", flags.examples, "file for the scores of each example, as JSON lines");
+}
+
 void add_options(CLI::App& app, EvaluateFlags& flags) {
   app.add_option("--model", flags.model, "model folder; without one, --preset gives a model with random weights");
   app.add_option("--tokens", flags.tokens, "token ids, one sequence a line");
   app.add_option("--logits", flags.logits, "with --tokens: safetensors file for logits.0, depths.0, logits.1, ...");
   app.add_option("--text", flags.text, "text whose loss is wanted");
+  app.add_option("--tasks", flags.tasks, "JSON lines of tasks: LAMBADA, HellaSwag, PIQA, WinoGrande, ARC, MMLU, ...");
   app.add_option("--routing", flags.routing,
-                 "topk | threshold | aux_router | full_depth (default: topk; with --text the causal rule too)");
-  app.add_flag("--json", flags.json, "with --text: one JSON object");
-  app.add_option("--batch-size", flags.batch_size, "with --text: windows computed together")->capture_default_str();
+                 "topk | threshold | aux_router | full_depth (default: topk; of texts and tasks also the causal rule)");
+  app.add_flag("--json", flags.json, "with --text or --tasks: one JSON object");
+  app.add_option("--batch-size", flags.batch_size, "windows of a text, or examples of a task, computed together")
+      ->capture_default_str();
   app.add_option("--device", flags.device, "auto (a GPU where there is one) | cpu | cuda")->capture_default_str();
   app.add_option("--dtype", flags.dtype, "of weights and activations: float32 | bfloat16")->capture_default_str();
   app.add_option("--threads", flags.threads, "of the processor; 0: all")->capture_default_str();
+  add_task_options(app, flags);
   add_model_options(app, flags.shape, "none: the model folder's own");
 }
 
@@ -52,9 +77,17 @@ void check_flags(EvaluateFlags const& flags) {
   auto const refuse = [](char const* what, char const* where, std::string expected, std::string got) {
     mor::fail(mor::ErrorCode::InvalidArgument, what, where, std::move(expected), std::move(got));
   };
-  if (flags.tokens.has_value() == flags.text.has_value()) {
-    refuse("give one thing to evaluate", "--tokens, --text", "one of them", flags.tokens ? "both" : "none");
+  int const given = int{flags.tokens.has_value()} + int{flags.text.has_value()} + int{!flags.tasks.empty()};
+  if (given != 1) {
+    refuse("give one thing to evaluate", "--tokens, --text, --tasks", "one of them", mor::text_of(given));
   }
+  bool const task_option = flags.task_kind || flags.shots || flags.shots_file || flags.seed || flags.delimiter ||
+                           flags.limit || flags.examples;
+  if (flags.tasks.empty() && task_option) {
+    refuse("an option of tasks without a task", "--tasks", "a file", "none");
+  }
+  if (flags.shots.value_or(0) < 0) refuse("out of range", "--shots", "0 or more", mor::text_of(*flags.shots));
+  if (flags.limit.value_or(1) < 1) refuse("out of range", "--limit", "at least 1", mor::text_of(*flags.limit));
   if (flags.tokens.has_value() != flags.logits.has_value()) {
     refuse("--tokens and --logits belong together", "--logits", "both", flags.tokens ? "--tokens" : "--logits");
   }
@@ -132,6 +165,11 @@ nlohmann::ordered_json json_of(TextLoss const& loss, std::string const& mode, In
   return row;
 }
 
+std::vector<mor::RoutingMode> chosen_modes(AnyModel const& model, EvaluateFlags const& flags) {
+  if (flags.routing) return {mor::parse_routing_mode(*flags.routing, "--routing")};
+  return reported_modes(model.config().recursion);
+}
+
 void evaluate_text(AnyModel& model, mor::io::Tokenizer const& tokenizer, EvaluateFlags const& flags) {
   auto const text = mor::io::read_file(*flags.text);
   auto const tokens = tokenizer.encode(text);
@@ -141,8 +179,7 @@ void evaluate_text(AnyModel& model, mor::io::Tokenizer const& tokenizer, Evaluat
   }
   Index const context = model.config().transformer.max_position_embeddings;  // the windows; --context sets it
   Index const bytes = target_bytes(tokenizer, std::span<Token const>(tokens).subspan(1));
-  auto const modes = flags.routing ? std::vector{mor::parse_routing_mode(*flags.routing, "--routing")}
-                                   : reported_modes(model.config().recursion);
+  auto const modes = chosen_modes(model, flags);
   auto rows = nlohmann::ordered_json::array();
   for (auto const mode : modes) {
     auto loss = text_loss(model, tokens, context, flags.batch_size, mode);
@@ -154,13 +191,51 @@ void evaluate_text(AnyModel& model, mor::io::Tokenizer const& tokenizer, Evaluat
   if (flags.json) std::cout << nlohmann::ordered_json{{"text", *flags.text}, {"results", rows}}.dump(2) << '\n';
 }
 
+/// The text with `\n`, `\t` and `\\` replaced by what they mean.
+std::string unescaped(std::string const& text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    char const next = text[i] == '\\' && i + 1 < text.size() ? text[i + 1] : '\0';
+    char const meaning = next == 'n' ? '\n' : next == 't' ? '\t' : next == '\\' ? '\\' : '\0';
+    out += meaning != '\0' ? meaning : text[i];
+    if (meaning != '\0') ++i;
+  }
+  return out;
+}
+
+TaskSettings task_settings(EvaluateFlags const& flags) {
+  TaskSettings settings;
+  settings.files = flags.tasks;
+  if (flags.task_kind) settings.kind = mor::eval::parse_task_kind(*flags.task_kind, "--task-kind");
+  settings.shots_file = flags.shots_file;
+  settings.examples_file = flags.examples;
+  settings.prompt.shots = flags.shots.value_or(0);
+  settings.prompt.seed = flags.seed.value_or(settings.prompt.seed);
+  if (flags.delimiter) settings.prompt.delimiter = unescaped(*flags.delimiter);
+  settings.limit = flags.limit;
+  settings.batch_size = flags.batch_size;
+  return settings;
+}
+
+void score_tasks(AnyModel& model, mor::io::Tokenizer const& tokenizer, EvaluateFlags const& flags) {
+  auto const settings = task_settings(flags);
+  auto const results = evaluate_tasks(model, tokenizer, settings, chosen_modes(model, flags));
+  if (flags.json) {
+    std::cout << json_of(results, settings).dump(2) << '\n';
+  } else {
+    print_tasks(std::cout, results);
+  }
+}
+
 void evaluate(EvaluateFlags const& flags) {
   check_flags(flags);
   auto const mode = mor::parse_routing_mode(flags.routing.value_or("topk"), "--routing");
   auto const device = choose_device(flags.device, flags.dtype, flags.threads);
-  auto const [model, tokenizer] = open_model(flags.model, flags.shape, device, flags.text.has_value());
+  auto const [model, tokenizer] = open_model(flags.model, flags.shape, device, !flags.tokens);
   if (flags.tokens) {
     write_logits(*model, flags, mode);
+  } else if (!flags.tasks.empty()) {
+    score_tasks(*model, tokenizer, flags);
   } else {
     evaluate_text(*model, tokenizer, flags);
   }
@@ -169,7 +244,7 @@ void evaluate(EvaluateFlags const& flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Measures a model: logits of tokens, or the loss on a text.", "evaluate");
+  CLI::App app("Measures a model: logits of tokens, the loss on a text, or few-shot tasks.", "evaluate");
   EvaluateFlags flags;
   add_options(app, flags);
   return run_program(app, argc, argv, [&] { evaluate(flags); });

@@ -94,9 +94,11 @@ std::string read_prompt(GenerateFlags const& flags) {
   return text;
 }
 
-/// The prompt's tokens; of an empty prompt the token that begins a text.
+/// The prompt's tokens, after those that the model expects before a text; of an empty prompt at least one such token.
 std::vector<Token> encode_prompt(std::string const& text, mor::io::Tokenizer const& tokenizer) {
-  auto tokens = tokenizer.encode(text);
+  std::vector<Token> tokens(tokenizer.begin_tokens().begin(), tokenizer.begin_tokens().end());
+  auto const words = tokenizer.encode(text);
+  tokens.insert(tokens.end(), words.begin(), words.end());
   if (!tokens.empty()) return tokens;
   auto const begin = tokenizer.end_of_text_id();
   if (!begin) {

@@ -74,7 +74,7 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   folder.check(flags.resume, flags.overwrite);
   bool const going_on = flags.resume && fs::exists(folder.file(config_file));
   auto const& preset = find_preset(flags.model.preset.value_or("quickstart"));
-  auto const base = flags.init ? mor::io::load_config(fs::path(*flags.init) / config_file) : preset.model;
+  auto const base = flags.init ? open_model_files(*flags.init).config : preset.model;
   Index const context = apply_model_flags(base, flags.model).transformer.max_position_embeddings;
   auto const plan = make_plan(flags, preset.training, context);
   auto const data = load_data(flags, folder, preset);
@@ -86,7 +86,7 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
                 folder.root().string());
     }
   }
-  auto const split = mor::train::split_tokens(data.tokens, flags.validation_fraction);
+  auto const split = split_data(data, flags.validation_fraction);
   mor::train::DataLoader const fits(split.training, {plan.context, plan.batch_size, plan.seed, true});
 
   auto const prediction = forecast(config, {plan.batch_size, plan.context, plan.capacity_warmup, plan.recompute, plan.device});
@@ -102,7 +102,7 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   if (!checkpoint) {
     if (flags.resume) std::cout << "no checkpoint in " << folder.root().string() << ": starting from the beginning\n";
     if (flags.init) {
-      load_weights(fs::path(*flags.init) / weights_file, *model);
+      load_weights(*open_model_files(*flags.init).tensors, *model);
     } else {
       model->initialize(plan.seed);
     }

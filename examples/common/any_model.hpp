@@ -68,8 +68,10 @@ class AnyModel {
   virtual void zero_gradients() = 0;
   virtual void forward_backward(mor::Batch const& batch, std::span<Token const> targets,
                                 mor::TrainingProgress const& progress, mor::LossWeights const& weights) = 0;
-  [[nodiscard]] virtual mor::train::GradientNorms gradient_norms() const = 0;
-  virtual void apply(double learning_rate, mor::train::GradientNorms const& norms) = 0;
+  /// One update from the gradients of the micro-batches so far and their language-model loss, unless it is not finite.
+  /// On a GPU it is only asked for, as `forward_backward` is: reports and `last_update` wait.
+  virtual void update(double learning_rate) = 0;
+  [[nodiscard]] virtual mor::train::UpdateReport last_update() const = 0;
   virtual void finish_step(std::span<double const> load) = 0;
   [[nodiscard]] virtual std::vector<float> first_moment() const = 0;   ///< a copy, placed as the weights are
   [[nodiscard]] virtual std::vector<float> second_moment() const = 0;  ///< a copy
@@ -80,8 +82,13 @@ class AnyModel {
   /// @name Evaluation and generation
   /// @{
   virtual void loss(mor::Batch const& batch, std::span<Token const> targets, mor::RoutingMode mode) = 0;
+  /// Negative log-likelihoods in nats of `targets` at these rows only, one a row.
+  virtual std::vector<float> losses(mor::Batch const& batch, std::span<Token const> targets, mor::RoutingMode mode,
+                                    std::span<Row const> rows) = 0;
   /// Logits, valid until the next call.
   virtual mor::View<float const> forward(mor::Batch const& batch, mor::RoutingMode mode) = 0;
+  /// The same with logits of these rows only.
+  virtual mor::View<float const> forward(mor::Batch const& batch, mor::RoutingMode mode, std::span<Row const> rows) = 0;
   [[nodiscard]] virtual mor::LossReport report() = 0;  ///< of the last `loss` or `forward_backward`
   [[nodiscard]] virtual std::vector<Row> depths() const = 0;
   virtual mor::infer::FinishReason generate(mor::infer::GenerationRequest const& request, OnToken const& on_token) = 0;

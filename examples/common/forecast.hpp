@@ -18,6 +18,7 @@ struct Forecast {
       0;  ///< parameters, their copies in the type of the computation, and the router's statistics
   mor::Index gradient_bytes = 0;
   mor::Index optimizer_bytes = 0;   ///< both moments
+  mor::Index workspace_bytes = 0;   ///< what a backend holds for matrix products
   mor::Index activation_bytes = 0;  ///< arena of the larger of a training micro-batch and a validation batch
   double training_flops = 0.0;      ///< a token, forward and backward, with every token as deep as its router allows
 
@@ -26,7 +27,7 @@ struct Forecast {
   double recursion_flops = 0.0;  ///< what one recursion more on average adds
 
   [[nodiscard]] mor::Index total_bytes() const {
-    return weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes;
+    return weight_bytes + gradient_bytes + optimizer_bytes + workspace_bytes + activation_bytes;
   }
   /// FLOPs a token of training steps in which tokens took so many recursions on average. Linear in the depth: exact for
   /// the layers' products, an estimate for attention.

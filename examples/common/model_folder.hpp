@@ -6,6 +6,7 @@
 #include "common/any_model.hpp"
 #include "common/command_line.hpp"
 #include "common/device_choice.hpp"
+#include "common/model_files.hpp"
 #include "mor/io/file.hpp"
 #include "mor/io/tokenizer.hpp"
 
@@ -13,17 +14,8 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 namespace examples {
-
-inline constexpr char config_file[] = "config.json";
-inline constexpr char weights_file[] = "model.safetensors";
-inline constexpr char tokenizer_file[] = "tokenizer.json";
-
-/// For each tensor of the layout, the other names under which official checkpoints repeat it: one a further layer that
-/// uses the same weights, and `lm_head.weight` for a tied embedding (mor-spec section 11).
-[[nodiscard]] std::vector<std::vector<std::string>> official_aliases(AnyModel const& model);
 
 /// Writes the weights in float32, each tensor once under the name that the layout gives it.
 /// @param official_names  write every alias too, as official checkpoints do
@@ -31,10 +23,11 @@ inline constexpr char tokenizer_file[] = "tokenizer.json";
 void save_weights(std::filesystem::path const& path, AnyModel const& model, bool official_names,
                   mor::io::WriteMode mode = mor::io::WriteMode::Replace);
 
-/// Reads the weights (F32, F16, BF16 or F64). A tensor with aliases is there once, under its own name, or under all of
-/// them, and then all copies must be equal bit for bit; `lm_head.weight` of a tied model may be there or not.
-/// @throws mor::error naming the file, the tensor, what was expected and what is there: for a tensor that is missing,
-///         unknown or of another shape, and for copies that differ
+/// Reads the weights (F32, F16, BF16 or F64), under the model's own names or the official ones (mor::StoredModel).
+/// @throws mor::error naming the file, the tensor, what was expected and what is there
+void load_weights(mor::TensorSource const& source, AnyModel& model);
+
+/// The same from a safetensors file, or from an index and its shards.
 void load_weights(std::filesystem::path const& path, AnyModel& model);
 
 /// The folder's tokenizer. @throws mor::error also when it has ids that the model does not know

@@ -6,7 +6,8 @@
 
 #include "common/forecast.hpp"
 #include "common/named_schedule.hpp"
-#include "mor/backend/cuda/tuning/head.hpp"
+#include "mor/backend/cuda/scratch_size.hpp"
+#include "mor/backend/cuda/tuning/blas.hpp"
 #include "mor/backend/host/parallel.hpp"
 #include "mor/backend/host/scratch_size.hpp"
 #include "mor/backend/trace/backend.hpp"
@@ -53,23 +54,13 @@ TracedStep trace_step(Model& model, ForecastBatch const& data, mor::TrainingProg
   return {flops, model.report().mean_depth()};
 }
 
-/// Arena bytes that a verb of the CUDA backend takes while it runs: the head's logits by its own rule; for the other
-/// verbs, whose tables are small beside their operands, a bound by these.
-[[nodiscard]] inline mor::Index cuda_scratch_bytes(mor::trace::Operation const& operation, mor::Index element_bytes) {
-  mor::Index const tables = operation.bytes() / 8 + (mor::Index{2} << 20);
-  if (operation.name != "head_loss" && operation.name != "head_loss_backward") return tables;
-  mor::Index const rows = operation.shapes[0].rows, vocabulary = operation.shapes[1].rows;
-  return mor::cuda::tuning::head_rows(rows, vocabulary, element_bytes) * vocabulary * element_bytes;
-}
-
-/// The trace backend as a stand-in for the device that was chosen.
-[[nodiscard]] inline mor::trace::Options trace_options(DeviceChoice const& device) {
+/// The trace backend as a stand-in for the device that was chosen, computing in Scalar.
+template <class Scalar>
+[[nodiscard]] mor::trace::Options trace_options(DeviceChoice const& device) {
   mor::trace::Options options;
   if (device.cuda) {
     options.upload_uses_arena = true;
-    options.scratch_bytes = [bytes = mor::byte_size(device.dtype)](mor::trace::Operation const& operation) {
-      return cuda_scratch_bytes(operation, bytes);
-    };
+    options.scratch_bytes = mor::cuda::ScratchSize<Scalar>();
   } else {
     options.scratch_bytes = mor::host::ScratchSize<float>(mor::host::resolve_threads(device.threads));
   }
@@ -100,14 +91,15 @@ void forecast_depths(mor::ModelConfig const& config, ForecastBatch const& data, 
 template <class Router, class Cache, class Scalar>
 [[nodiscard]] Forecast forecast_of(mor::ModelConfig const& config, ForecastOptions const& options) {
   using B = mor::trace::Backend<Scalar, float>;
-  B backend(trace_options(options.device));
+  B backend(trace_options<Scalar>(options.device));
   mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), named_schedule(config));
   Forecast forecast;
   forecast.parameters = model.parameters().layout().total_size();
   forecast.weight_bytes = backend.persistent_bytes();
+  if (options.device.cuda) forecast.workspace_bytes = mor::cuda::tuning::kBlasWorkspaceBytes;
   model.parameters().enable_gradients();
   forecast.gradient_bytes = backend.persistent_bytes() - forecast.weight_bytes;
-  mor::train::Adamw<B> const optimizer(backend, model.parameters(), {});
+  mor::train::Adamw<B> optimizer(backend, model.parameters(), {});
   forecast.optimizer_bytes = backend.persistent_bytes() - forecast.weight_bytes - forecast.gradient_bytes;
 
   ForecastBatch const data(options);
@@ -116,6 +108,8 @@ template <class Router, class Cache, class Scalar>
   mor::TrainingProgress first;
   first.capacity_warmup_calls = options.capacity_warmup_calls;
   if (options.capacity_warmup_calls > 0) trace_step(model, data, first);  // lets nearly every token through
+  optimizer.add_loss(model.losses(), 1.0);
+  optimizer.step(0.0);
   static_cast<void>(model.loss(data.batch(), data.targets(), mor::RoutingMode::FullDepth));
   forecast.activation_bytes = backend.arena().peak_bytes();
   model.set_recompute(mor::Recompute::None);

@@ -74,17 +74,18 @@ class ModelHolder final : public AnyModel {
   void zero_gradients() override { model_.parameters().zero_gradients(); }
   void forward_backward(mor::Batch const& batch, std::span<Token const> targets, mor::TrainingProgress const& progress,
                         mor::LossWeights const& weights) override {
-    auto const work = [&] { model_.forward_backward(batch, targets, progress, weights); };
+    auto const work = [&] {
+      model_.forward_backward(batch, targets, progress, weights);
+      optimizer_.value().add_loss(model_.losses(), weights.language_model);
+    };
     if constexpr (requires { backend_.repeat(repetition_, work); }) {
       backend_.repeat(repetition_, work);
     } else {
       work();
     }
   }
-  mor::train::GradientNorms gradient_norms() const override { return optimizer_.value().gradient_norms(); }
-  void apply(double learning_rate, mor::train::GradientNorms const& norms) override {
-    optimizer_.value().apply(learning_rate, norms);
-  }
+  void update(double learning_rate) override { optimizer_.value().step(learning_rate); }
+  mor::train::UpdateReport last_update() const override { return optimizer_.value().last_update(); }
   void finish_step(std::span<double const> load) override { model_.finish_step(load); }
   std::vector<float> first_moment() const override { return host_copy(optimizer_.value().first_moment()); }
   std::vector<float> second_moment() const override { return host_copy(optimizer_.value().second_moment()); }
@@ -99,11 +100,15 @@ class ModelHolder final : public AnyModel {
   void loss(mor::Batch const& batch, std::span<Token const> targets, mor::RoutingMode mode) override {
     static_cast<void>(model_.loss(batch, targets, mode));
   }
+  std::vector<float> losses(mor::Batch const& batch, std::span<Token const> targets, mor::RoutingMode mode,
+                            std::span<Row const> rows) override {
+    return host_copy(model_.loss(batch, targets, mode, rows));
+  }
   mor::View<float const> forward(mor::Batch const& batch, mor::RoutingMode mode) override {
-    auto const logits = model_.forward(batch, mode);
-    if (backend_.memory().addressable) return logits;
-    logits_ = host_copy({logits.data, static_cast<std::size_t>(logits.size())});
-    return {logits_.data(), logits.rows, logits.cols};
+    return host_view(model_.forward(batch, mode));
+  }
+  mor::View<float const> forward(mor::Batch const& batch, mor::RoutingMode mode, std::span<Row const> rows) override {
+    return host_view(model_.forward(batch, mode, rows));
   }
   mor::LossReport report() override { return model_.report(); }
   std::vector<Row> depths() const override { return model_.depths(); }
@@ -122,6 +127,11 @@ class ModelHolder final : public AnyModel {
     std::vector<float> host(values.size());
     model_.backend().download(values, host);
     return host;
+  }
+  [[nodiscard]] mor::View<float const> host_view(mor::View<float const> logits) {
+    if (backend_.memory().addressable) return logits;
+    logits_ = host_copy({logits.data, static_cast<std::size_t>(logits.size())});
+    return {logits_.data(), logits.rows, logits.cols};
   }
   static void check_size(char const* where, Index room, std::span<float const> values) {
     if (static_cast<Index>(values.size()) <= room) return;

@@ -116,6 +116,7 @@ std::string run_table(TrainPlan const& plan, Forecast const& forecast, TrainingD
   return (device.cuda ? line("device", gpu) : std::string()) +
          line("memory", "weights " + byte_text(forecast.weight_bytes) + ", gradients " +
                             byte_text(forecast.gradient_bytes) + ", optimizer " + byte_text(forecast.optimizer_bytes) +
+                            (device.cuda ? ", workspace " + byte_text(forecast.workspace_bytes) : std::string()) +
                             ", activations " + byte_text(forecast.activation_bytes) + ": " +
                             byte_text(forecast.total_bytes()) + " in all") +
          line("data", data_text(data, split)) +

@@ -15,7 +15,7 @@ namespace examples {
 
 namespace {
 
-constexpr std::string_view blanks = " \t\r";
+constexpr std::string_view blanks = " \t\r\n";
 
 mor::Token parse_id(std::string_view word, std::string const& where, mor::Index vocab_size) {
   std::string const expected = "0 to " + mor::text_of(vocab_size - 1);
@@ -33,23 +33,27 @@ mor::Token parse_id(std::string_view word, std::string const& where, mor::Index 
 
 }  // namespace
 
+std::vector<mor::Token> parse_token_ids(std::string_view text, std::string const& where, mor::Index vocab_size) {
+  std::vector<mor::Token> ids;
+  for (;;) {
+    text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
+    if (text.empty()) return ids;
+    auto const word = text.substr(0, text.find_first_of(blanks));
+    ids.push_back(parse_id(word, where, vocab_size));
+    text.remove_prefix(word.size());
+  }
+}
+
 std::vector<std::vector<mor::Token>> read_token_lines(std::filesystem::path const& path, mor::Index vocab_size) {
   std::string const text = mor::io::read_file(path);
   std::vector<std::vector<mor::Token>> sequences;
   for (std::size_t begin = 0; begin < text.size();) {
     std::size_t const end = std::min(text.find('\n', begin), text.size());
-    std::string_view line(text.data() + begin, end - begin);
+    std::string_view const line(text.data() + begin, end - begin);
     begin = end + 1;
     std::string const where = path.string() + ": line " + std::to_string(sequences.size() + 1);
-    auto& sequence = sequences.emplace_back();
-    for (;;) {
-      line.remove_prefix(std::min(line.find_first_not_of(blanks), line.size()));
-      if (line.empty()) break;
-      auto const word = line.substr(0, line.find_first_of(blanks));
-      sequence.push_back(parse_id(word, where, vocab_size));
-      line.remove_prefix(word.size());
-    }
-    if (sequence.empty())
+    sequences.push_back(parse_token_ids(line, where, vocab_size));
+    if (sequences.back().empty())
       mor::fail(mor::ErrorCode::MalformedFile, "a sequence without tokens", where, "token ids", "a blank line");
   }
   if (sequences.empty()) {

@@ -29,7 +29,8 @@ void add_data_options(CLI::App& app, TrainFlags& flags) {
   app.add_option("--tokenizer", flags.tokenizer, "byte | bpe (trained on the text) | a tokenizer.json")->group(group);
   app.add_option("--vocab-size", flags.vocab_size, "tokens of a BPE to be trained")->group(group);
   app.add_option("--init", flags.init, "start from the weights of this model folder")->group(group);
-  app.add_option("--validation-fraction", flags.validation_fraction, "share of the data at its end that is held out")
+  app.add_option("--validation-fraction", flags.validation_fraction,
+                 "share of the data at its end that is held out; shards named val_* are held out instead")
       ->capture_default_str()
       ->group(group);
   app.add_flag("--resume", flags.resume, "go on from the newest checkpoint in --out; settings not given are as before")

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <utility>
 
 namespace examples {
@@ -69,10 +70,15 @@ TrainingData read_text(std::vector<fs::path> const& files, TokenizerChoice const
   auto tokenizer = make_tokenizer(choice, text, trained);
   auto const vocab_size = tokenizer.vocab_size();
   auto tokens = mor::train::TokenSource::from_tokens(tokenizer.encode(text), vocab_size, files.front().string());
-  return {std::move(tokens), std::move(tokenizer), vocab_size, static_cast<Index>(text.size()), trained};
+  return {std::move(tokens), std::nullopt, std::move(tokenizer), vocab_size, static_cast<Index>(text.size()), trained};
 }
 
-TrainingData read_shards(std::vector<fs::path> const& files, TokenizerChoice const& choice) {
+bool is_validation(fs::path const& shard) {
+  auto const name = shard.filename().string();
+  return name.starts_with("val_") || name.find("_val_") != std::string::npos;
+}
+
+TrainingData read_shards(std::vector<fs::path> files, TokenizerChoice const& choice) {
   std::optional<mor::io::Tokenizer> tokenizer;
   bool const named = choice.name != "byte" && choice.name != "bpe";
   auto const beside = files.front().parent_path() / tokenizer_file;
@@ -84,7 +90,15 @@ TrainingData read_shards(std::vector<fs::path> const& files, TokenizerChoice con
     tokenizer = mor::io::Tokenizer::load(beside);
   }
   Index const vocab_size = tokenizer ? tokenizer->vocab_size() : choice.vocab_size;
-  return {mor::train::TokenSource::from_shards(files, vocab_size), std::move(tokenizer), vocab_size, 0, false};
+  auto const held_out =
+      std::stable_partition(files.begin(), files.end(), [](fs::path const& shard) { return !is_validation(shard); });
+  using mor::train::TokenSource;
+  if (held_out == files.begin() || held_out == files.end()) {
+    return {TokenSource::from_shards(files, vocab_size), std::nullopt, std::move(tokenizer), vocab_size, 0, false};
+  }
+  return {TokenSource::from_shards(std::span(files.begin(), held_out), vocab_size),
+          TokenSource::from_shards(std::span(held_out, files.end()), vocab_size), std::move(tokenizer), vocab_size, 0,
+          false};
 }
 
 }  // namespace
@@ -97,6 +111,11 @@ TrainingData load_training_data(std::vector<std::string> const& paths, Tokenizer
   auto const text = std::find_if_not(files.begin(), files.end(), is_shard);
   mor::fail(mor::ErrorCode::InvalidArgument, "texts and token shards cannot be mixed", "--data", "all of one kind",
             text->string() + " beside shards");
+}
+
+mor::train::TokenSplit split_data(TrainingData const& data, double fraction) {
+  if (data.validation) return {data.tokens, *data.validation};
+  return mor::train::split_tokens(data.tokens, fraction);
 }
 
 Index target_bytes(mor::io::Tokenizer const& tokenizer, std::span<mor::Token const> targets) {

@@ -23,6 +23,7 @@ struct TokenizerChoice {
 
 struct TrainingData {
   mor::train::TokenSource tokens;
+  std::optional<mor::train::TokenSource> validation;  ///< held out by whoever made the shards
   std::optional<mor::io::Tokenizer> tokenizer;  ///< nothing: shards without one, so no text can be shown
   mor::Index vocab_size = 0;                    ///< of the tokenizer, or as given
   mor::Index text_bytes = 0;                    ///< 0 for shards
@@ -31,9 +32,12 @@ struct TrainingData {
 
 /// Reads text files (joined by `<|endoftext|>`), shard files (recognised by their magic number), or a folder of shards
 /// `*.bin`. Texts and shards do not mix. Shards take the tokenizer of the choice's path, or the `tokenizer.json` beside
-/// them, where there is one.
+/// them, where there is one; those named `val_*` or `*_val_*` are for validation if there are others.
 /// @throws mor::error for a missing or empty file, a damaged shard, a bad tokenizer
 [[nodiscard]] TrainingData load_training_data(std::vector<std::string> const& paths, TokenizerChoice const& choice);
+
+/// The shards' own split, else the last `fraction` of the tokens for validation.
+[[nodiscard]] mor::train::TokenSplit split_data(TrainingData const& data, double fraction);
 
 /// Bytes of text that the targets of a validation stand for; special tokens count none.
 [[nodiscard]] mor::Index target_bytes(mor::io::Tokenizer const& tokenizer, std::span<mor::Token const> targets);

@@ -4,6 +4,7 @@
 #include "common/interrupt.hpp"
 #include "common/model_folder.hpp"
 #include "mor/core/config_text.hpp"
+#include "mor/core/finite.hpp"
 #include "mor/core/utf8.hpp"
 #include "mor/io/report_html.hpp"
 
@@ -142,17 +143,18 @@ TrainingRun::StepResult TrainingRun::train_step() {
   result.active_share.assign(recursions, 0.0);
   result.learning_rate = clock_->learning_rate(state_.step);
   model_.zero_gradients();
-  for (Index m = 0; m < plan_.accumulation; ++m) micro_batch(result);
-  auto const norms = model_.gradient_norms();
-  result.gradient_norm = norms.main;
-  auto const worst = norms.finite() ? std::max(norms.main, norms.aux_router) : norms.main + norms.aux_router;
-  auto const verdict = guard_.judge(state_.step, result.loss, worst);
-  if (verdict.apply) {
-    model_.apply(result.learning_rate, norms);
-    model_.finish_step(result.load);
-    ++state_.optimizer_steps;
+  for (Index m = 0; m < plan_.accumulation; ++m) {
+    micro_batch();
+    // Asked for before the first number is read, so that a GPU goes straight from the gradients to the update.
+    if (m + 1 == plan_.accumulation) model_.update(result.learning_rate);
+    add_report(result);
   }
-  result.skipped = verdict.message;
+  auto const update = model_.last_update();
+  result.loss = update.loss;
+  result.gradient_norm = update.norms.main;
+  result.skipped = guard_.judge(state_.step, update);
+  if (update.applied) model_.finish_step(result.load);
+  state_.optimizer_steps = update.updates;
   ++state_.step;
   state_.tokens += plan_.tokens_per_step();
   result.seconds = clock_->seconds() - begin;
@@ -166,7 +168,7 @@ void TrainingRun::time_step(double seconds) {
   ++steps_timed_;
 }
 
-void TrainingRun::micro_batch(StepResult& result) {
+void TrainingRun::micro_batch() {
   auto const batch = loader_.next();
   mor::TrainingProgress progress;
   progress.forward_calls = ++state_.micro_steps;
@@ -176,9 +178,13 @@ void TrainingRun::micro_batch(StepResult& result) {
   double const a_target = 1.0 / static_cast<double>(plan_.tokens_per_step());
   model_.forward_backward({batch.inputs, batch.positions, batch.sequence_offsets}, batch.targets, progress,
                           {a_target, plan_.router_weight});
+}
+
+/// What the router did in the last micro-batch; waits for it.
+void TrainingRun::add_report(StepResult& result) {
   auto const report = model_.report();
+  double const a_target = 1.0 / static_cast<double>(plan_.tokens_per_step());
   double const part = 1.0 / static_cast<double>(plan_.accumulation);
-  result.loss += report.loss_sum * a_target;
   result.aux_loss += report.aux_loss * part;
   result.balance_loss += report.balance_loss * part;
   for (std::size_t r = 0; r < result.load.size(); ++r) {
@@ -268,7 +274,7 @@ void TrainingRun::validate() {
     line += " depth " + fixed_text(loss.mean_depth(), 2);
     rows.push_back({state_.step, nats, mor::to_text(modes[i])});
     bool const best = !state_.best_validation_loss || nats < *state_.best_validation_loss;
-    if (i == 0 && best && mor::train::is_finite(nats)) {
+    if (i == 0 && best && mor::is_finite(nats)) {
       state_.best_validation_loss = nats;
       state_.best_validation_step = state_.step;
     }

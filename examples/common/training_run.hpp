@@ -44,7 +44,8 @@ class TrainingRun {
 
   void restore(mor::train::TrainState const& saved);
   StepResult train_step();
-  void micro_batch(StepResult& result);
+  void micro_batch();
+  void add_report(StepResult& result);
   void time_step(double seconds);
   void log(StepResult const& result);
   void show(StepResult const& result, bool keep_line);

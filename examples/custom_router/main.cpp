@@ -82,7 +82,7 @@ void train(Model& model, char const* name, std::vector<mor::Token> const& tokens
     model.parameters().zero_gradients();
     model.forward_backward({batch.inputs, batch.positions, batch.sequence_offsets}, batch.targets, progress,
                            {1.0 / static_cast<double>(batch.num_rows()), 1.0});
-    optimizer.apply(schedule.at(step), optimizer.gradient_norms());
+    optimizer.step(schedule.at(step));
     if ((step + 1) % std::max<mor::Index>(1, steps / 10) != 0) continue;
     auto const report = model.report();
     std::chrono::duration<double> const seconds = std::chrono::steady_clock::now() - begin;

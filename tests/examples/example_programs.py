@@ -32,7 +32,8 @@ def text(words):
 
 def command(program, *arguments):
     """On the processor unless the arguments say otherwise: of two devices the last counts."""
-    return [str(PROGRAMS / program), "--device", "cpu", *(a if isinstance(a, bytes) else str(a) for a in arguments)]
+    device = ["--device", "cpu"] if program in ("train", "generate", "evaluate") else []
+    return [str(PROGRAMS / program), *device, *(a if isinstance(a, bytes) else str(a) for a in arguments)]
 
 
 class ProgramTest(unittest.TestCase):

@@ -28,14 +28,14 @@ class BadInput(ProgramTest):
         self.assertFalse((self.folder / "never").exists())
 
     def test_help_and_usage(self):
-        for program in ("train", "generate", "evaluate"):
+        for program in ("train", "generate", "evaluate", "prepare"):
             self.assertIn(b"--help", self.succeed(program, "--help"))
         self.refuse("--nonsense", "train", "--data", self.data, "--out", self.folder / "never", "--nonsense")
         self.refuse("--nonsense", "generate", "--nonsense")
         self.refuse("--nonsense", "evaluate", "--nonsense")
         self.refuse("required", "train")
         self.refuse("--prompt, --prompt-file: give one prompt", "generate")
-        self.refuse("--tokens, --text: give one thing to evaluate", "evaluate")
+        self.refuse("--tokens, --text, --tasks: give one thing to evaluate", "evaluate")
         self.refuse("--model, --preset: give one model", "generate", "--prompt", "a")
 
     def test_data(self):
@@ -97,7 +97,7 @@ class BadInput(ProgramTest):
         def refuse(pattern, folder):
             self.refuse(pattern, "generate", "--model", folder, "--prompt", "a")
 
-        refuse("nowhere/config.json: cannot open", self.folder / "nowhere")
+        refuse("nowhere: cannot open", self.folder / "nowhere")
         folder = self.copy("truncated")
         weights = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(weights[:-100])
@@ -139,7 +139,7 @@ class BadInput(ProgramTest):
             tensors["model.rorm.weight"] = tensors.pop("model.norm.weight")
 
         refuse('no such tensor.*model.rorm.weight', "renamed", rename)
-        refuse('no such tensor.*got surplus', "surplus", add("surplus", bytes(64)))
+        refuse('no such tensor.*got "surplus"', "surplus", add("surplus", bytes(64)))
         alias = "model.layers.2.block.0.input_layernorm.weight"
         refuse("some copies of a shared tensor are there and some are not", "partial", add(alias, bytes(64)))
 

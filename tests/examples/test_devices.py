@@ -95,6 +95,19 @@ class Devices(ProgramTest):
                 self.succeed("train", "--out", out, "--resume", "--steps", "8", "--device", "cuda")
                 self.assertEqual(*((folder / "model.safetensors").read_bytes() for folder in (straight, out)))
 
+    def test_three_runs_of_a_hundred_steps_give_the_same_bits(self):
+        self.demand_gpu()
+        # Heads of 64, sequences that are no multiple of a tile: the kernels of the tensor cores, at their edges.
+        flags = ["--device", "cuda", "--steps", "100", "--hidden-size", "128", "--ffn", "192", "--context", "90",
+                 "--batch-size", "4"]
+        for router, dtype in itertools.product(ROUTERS, TYPES):
+            with self.subTest(f"{router} {dtype}"):
+                runs = [self.train(f"repeat-{router}-{dtype}-{run}", *flags, "--router", router, "--dtype", dtype)
+                        for run in range(3)]
+                weights = [(folder / "model.safetensors").read_bytes() for folder in runs]
+                self.assertEqual(weights[1], weights[0])
+                self.assertEqual(weights[2], weights[0])
+
     def test_a_run_stays_on_its_backend(self):
         """A checkpoint that says it comes from another backend: bits could not be the same there."""
         folder = self.folder / "other"

@@ -83,6 +83,19 @@ class Resume(ProgramTest):
             self.refuse("not a run", "train", "--data", self.data, "--out", out, *TINY, "--steps", "3", *flag)
         self.assertEqual([path.name for path in out.iterdir()], ["diary.txt"])
 
+    def test_a_run_whose_numbers_are_none_ends_and_tells_them(self):
+        for policy, message in (("halt", "step 2: .*policy is to halt"),
+                                ("skip", "step 7: too many updates skipped in a row")):
+            out = self.folder / f"none-{policy}"
+            done = self.run_program("train", "--data", self.data, "--out", out, *TINY, "--steps", "30", "--lr", "1e30",
+                                    "--non-finite", policy, "--log-every", "1", "--save-every", "1")
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertRegex(done.stderr.decode(), message + ".*got loss (-?nan|inf)")
+            skipped = re.findall(r"training step (\d+): update skipped: loss (?:-?nan|inf)", done.stdout.decode())
+            self.assertEqual(skipped, [] if policy == "halt" else ["2", "3", "4", "5", "6"])
+            steps = sorted(folder.name for folder in (out / "checkpoints").iterdir())
+            self.assertEqual(steps[-1], f"step-{2 if policy == 'halt' else 7:08d}")
+
     def test_minutes_end_by_the_clock(self):
         begin = time.monotonic()
         out = self.train("clock", "--minutes", "0.03")

@@ -3,6 +3,9 @@
 #include "mor/io/file.hpp"
 #include "mor/io/json.hpp"
 #include "mor/io/tokenizer.hpp"
+#include "io/gpt2_files.hpp"
+#include "io/reference_lines.hpp"
+#include "io/spaced_json_cases.hpp"
 #include "io/tokenizer_json_cases.hpp"
 #include "support/catch.hpp"
 #include "support/failure.hpp"
@@ -23,6 +26,9 @@ using namespace tokenizer_json_cases;
 using mor::Token;
 using mor::io::DigitSplit;
 using mor::io::parse_tokenizer_json;
+using mor::io::SpacePrefix;
+using mor::io::SpaceRules;
+using mor::io::SpaceStrip;
 using mor::io::Tokenizer;
 using mor::io::TokenizerModel;
 using mor::test::fails_with;
@@ -34,10 +40,10 @@ namespace {
 TokenizerModel parse(Json const& json) { return parse_tokenizer_json(json.dump(), "t.json"); }
 
 /// Runs every case and returns a line for each that was not refused as it should be.
-std::string not_refused(std::vector<Case> const& cases) {
+std::string not_refused(std::vector<Case> const& cases, Json const& valid = valid_file()) {
   std::string wrong;
   for (std::size_t i = 0; i < cases.size(); ++i) {
-    Json json = valid_file();
+    Json json = valid;
     cases[i].change(json);
     auto const failure = mor::test::failure_of([&] { (void)parse(json); });
     bool right = failure && failure->code == cases[i].code && failure->message.starts_with("t.json");
@@ -47,20 +53,6 @@ std::string not_refused(std::vector<Case> const& cases) {
     if (!right) wrong += "case " + std::to_string(i) + ": " + (failure ? failure->message : "accepted") + "\n";
   }
   return wrong;
-}
-
-/// The tokenizer.json that GPT-2's original two files amount to.
-TokenizerModel gpt2(std::filesystem::path const& folder) {
-  Json file = valid_file();
-  file["pre_tokenizer"] = byte_level;
-  file["added_tokens"] = {{{"id", 50256}, {"content", "<|endoftext|>"}, {"special", true}, {"normalized", true}}};
-  file["model"] = {{"vocab", mor::io::parse_json(mor::io::read_file(folder / "encoder.json"), "encoder.json")}};
-  std::istringstream lines(mor::io::read_file(folder / "vocab.bpe"));
-  std::string line;
-  std::getline(lines, line);  // the version
-  Json& merges = file["model"]["merges"] = Json::array();
-  while (std::getline(lines, line)) merges.push_back(line);
-  return parse_tokenizer_json(file.dump(), "gpt2");
 }
 
 }  // namespace
@@ -124,6 +116,44 @@ TEST_CASE("tokenizer.json files with a wrong structure are refused with the fiel
 TEST_CASE("tokenizer.json files with wrong tokens or merges are refused with the entry") {
   REQUIRE(bad_tokens().size() >= 50);
   REQUIRE(not_refused(bad_tokens()) == "");
+}
+
+TEST_CASE("unusual but valid SentencePiece-style tokenizer.json files are read") {
+  TokenizerModel const expected = parse(valid_spaced_file());
+  REQUIRE(Tokenizer(parse(valid_spaced_file())).encode("ab a<s>") == Ids{262, 261, 262, 1});
+  for (auto const& change : same_spaced_file()) {
+    Json json = valid_spaced_file();
+    change(json);
+    REQUIRE(parse(json) == expected);
+  }
+  auto const spaces_after = [](std::function<void(Json&)> const& change) {
+    Json json = valid_spaced_file();
+    change(json);
+    return parse(json).spaces;
+  };
+  auto const with_metaspace = [](std::vector<std::function<void(Json&)>> const& changes) {
+    return [=](Json& json) {
+      json["normalizer"] = nullptr;
+      json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", Json::array({metaspace})}};
+      for (auto const& change : changes) change(json["pre_tokenizer"]["pretokenizers"][0]);
+    };
+  };
+  auto const one = SpaceStrip::One;
+  REQUIRE(spaces_after(put("/normalizer", replace)) == SpaceRules{SpacePrefix::None, false, one});
+  REQUIRE(spaces_after(with_metaspace({})) == SpaceRules{SpacePrefix::Start, false, one});
+  REQUIRE(spaces_after(with_metaspace({drop("", "split")})) == SpaceRules{SpacePrefix::Start, true, one});
+  REQUIRE(spaces_after(with_metaspace({drop("", "prepend_scheme")})) == SpaceRules{SpacePrefix::Pieces, false, one});
+  REQUIRE(spaces_after(with_metaspace({drop("", "prepend_scheme"), put("/add_prefix_space", false)})) ==
+          SpaceRules{SpacePrefix::None, false, one});
+  REQUIRE(spaces_after(with_metaspace({put("/prepend_scheme", "never"), put("/add_prefix_space", false)})) ==
+          SpaceRules{SpacePrefix::None, false, one});
+  REQUIRE(spaces_after(put("/decoder/decoders/3/start", 0)).strip == SpaceStrip::None);
+  REQUIRE(spaces_after(put("/decoder/decoders", Json{metaspace, byte_fallback})).strip == SpaceStrip::FirstToken);
+}
+
+TEST_CASE("SentencePiece-style tokenizer.json files with a fault are refused with the field") {
+  REQUIRE(bad_spaced().size() >= 45);
+  REQUIRE(not_refused(bad_spaced(), valid_spaced_file()) == "");
 }
 
 TEST_CASE("more than a million tokens or merges are refused") {
@@ -258,26 +288,15 @@ TEST_CASE("SmolLM2's tokenizer.json gives the ids of the reference") {
 TEST_CASE("GPT-2's vocabulary gives the ids of the reference") {
   std::optional<std::filesystem::path> const data = mor::test::test_data();
   if (!data) SKIP("no test data: set MOR_TEST_DATA");
-  Tokenizer const tokenizer(gpt2(*data / "tokenizers" / "gpt2"));
+  Tokenizer const tokenizer(mor::test::gpt2_model(*data / "tokenizers" / "gpt2"));
   REQUIRE(tokenizer.vocab_size() == 50257);
   REQUIRE(tokenizer.end_of_text_id() == 50256);
   REQUIRE(tokenizer.is_lossless());
-  std::string const texts = mor::io::read_file(*data / "testvectors" / "ggml-vocab-gpt-2.gguf.inp");
-  std::istringstream answers(mor::io::read_file(*data / "testvectors" / "ggml-vocab-gpt-2.gguf.out"));
-  std::string const separator = "\n__ggml_vocab_test__\n";
-  std::string answer;
-  int count = 0;
-  for (std::size_t at = 0; std::getline(answers, answer); ++count) {
-    std::size_t const end = texts.find(separator, at);
-    REQUIRE(end != std::string::npos);
-    std::string const text = texts.substr(at, end - at);
-    std::istringstream numbers(answer);
-    Ids ids;
-    for (Token id = 0; numbers >> id;) ids.push_back(id);
+  auto const lines = mor::test::reference_lines(*data / "testvectors" / "ggml-vocab-gpt-2.gguf");
+  REQUIRE(lines.size() == 46);
+  for (auto const& [text, ids] : lines) {
     INFO(text);
     REQUIRE(tokenizer.encode(text) == ids);
     REQUIRE(tokenizer.decode(ids) == text);
-    at = end + separator.size();
   }
-  REQUIRE(count > 40);
 }

@@ -69,7 +69,7 @@ inline std::vector<Case> bad_structure() {
       {put("/truncation", Json{{"max_length", 8}}), unsupported, {"truncation", "null"}},
       {put("/padding", true), unsupported, {"padding", "null"}},
       {put("/normalizer", Json{{"type", "NFC"}}), unsupported, {"normalizer", "null"}},
-      {put("/post_processor", Json{{"type", "TemplateProcessing"}}), unsupported, {"post_processor", "ByteLevel"}},
+      {put("/post_processor", Json{{"type", "BertProcessing"}}), unsupported, {"post_processor.type", "ByteLevel"}},
       {put("/post_processor", Json::array()), malformed, {"post_processor", "an object"}},
       {drop("", "decoder"), malformed, {"decoder", "missing"}},
       {put("/decoder", nullptr), unsupported, {"decoder", "ByteLevel"}},

@@ -35,10 +35,12 @@ class AddedTokenMatcher {
     Token id;
   };
 
-  /// @param tokens  distinct and not empty
+  /// @param tokens  not empty; of equal ones the first counts
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens = {}) : tokens_(std::move(tokens)) {
-    std::sort(tokens_.begin(), tokens_.end(),
-              [](AddedToken const& a, AddedToken const& b) { return a.content < b.content; });
+    auto const less = [](AddedToken const& a, AddedToken const& b) { return a.content < b.content; };
+    auto const same = [](AddedToken const& a, AddedToken const& b) { return a.content == b.content; };
+    std::stable_sort(tokens_.begin(), tokens_.end(), less);
+    tokens_.erase(std::unique(tokens_.begin(), tokens_.end(), same), tokens_.end());
     for (std::size_t i = 0; i < tokens_.size(); ++i) {
       auto& [begin, end] = by_first_byte_[static_cast<unsigned char>(tokens_[i].content[0])];
       if (end == 0) begin = i;

@@ -26,6 +26,7 @@ namespace mor::io {
 /// Two adjacent tokens and the token they become. The position in the list of merges is the rank: lower goes first.
 struct Merge {
   Token left = 0, right = 0, result = 0;
+  bool same_rank = false;  ///< has the rank of the merge listed before it: of both, the leftmost in the text goes first
   bool operator==(Merge const&) const = default;
 };
 
@@ -52,13 +53,15 @@ class MergeTable {
 
   /// @throws mor::error InvalidArgument when a pair occurs twice
   explicit MergeTable(std::span<Merge const> merges) : slots_(std::bit_ceil(2 * merges.size() + 1)) {
-    for (std::size_t rank = 0; rank < merges.size(); ++rank) {
-      Slot& slot = slots_[find(pair_key(merges[rank].left, merges[rank].right))];
+    std::uint32_t rank = 0;
+    for (std::size_t i = 0; i < merges.size(); ++i) {
+      Merge const& merge = merges[i];
+      Slot& slot = slots_[find(pair_key(merge.left, merge.right))];
       if (slot.rank != no_merge) {
-        fail(ErrorCode::InvalidArgument, "a merge repeats the pair of merge " + std::to_string(slot.rank),
-             "merge " + std::to_string(rank));
+        fail(ErrorCode::InvalidArgument, "a merge repeats the pair of one before it", "merge " + std::to_string(i));
       }
-      slot = {pair_key(merges[rank].left, merges[rank].right), static_cast<std::uint32_t>(rank), merges[rank].result};
+      if (!merge.same_rank) rank = static_cast<std::uint32_t>(i);
+      slot = {pair_key(merge.left, merge.right), rank, merge.result};
     }
   }
 

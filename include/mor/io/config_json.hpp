@@ -7,6 +7,7 @@
 #include "mor/core/config.hpp"
 #include "mor/core/config_check.hpp"
 #include "mor/core/config_text.hpp"
+#include "mor/core/dtype.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/types.hpp"
 #include "mor/io/file.hpp"
@@ -23,30 +24,106 @@ namespace mor::io {
 
 namespace detail {
 
+/// Refuses rotary positions that are not the plain ones. `key` is `rope_scaling`, or `rope_parameters` of newer
+/// writers, which holds the base too.
+inline void check_rope(JsonObject& root, std::string const& key) {
+  if (!root.has_value(key)) return;
+  JsonObject rope = root.object(key);
+  std::string kind = rope.string_or("type", "default");
+  kind = rope.string_or("rope_type", kind);
+  if (kind != "default") {
+    fail(ErrorCode::Unsupported, "this library does not scale rotary positions", root.where(key), "rope_type default",
+         printable(kind));
+  }
+  for (char const* field : {"factor", "partial_rotary_factor"}) {
+    if (!rope.has_value(field) || rope.number(field) == 1.0) continue;
+    fail(ErrorCode::Unsupported, "this library does not compute such a model", rope.where(field), "1",
+         describe(rope.at(field)));
+  }
+  for (char const* field : {"full_attention", "sliding_attention"}) {
+    if (!rope.contains(field)) continue;
+    fail(ErrorCode::Unsupported, "this library has one kind of rotary positions for all layers", rope.where(field),
+         "no such field", "a field");
+  }
+}
+
+/// Names of classes whose mathematics is ours.
+inline void check_architectures(JsonObject& root) {
+  if (!root.has_value("architectures")) return;
+  std::size_t place = 0;
+  for (nlohmann::json const& item : root.array("architectures")) {
+    std::string const where = root.where("architectures[" + std::to_string(place++) + "]");
+    std::string const& name = json_string(item, where);
+    if (name == "LlamaForCausalLM" || name == "MoRLlamaForCausalLM" || name == "MixtureOfRecursionsForCausalLM")
+      continue;
+    fail(ErrorCode::Unsupported, "this library does not compute such a model", where,
+         "LlamaForCausalLM, MoRLlamaForCausalLM or MixtureOfRecursionsForCausalLM", printable(name));
+  }
+}
+
+/// The type that weights were saved in, as Hugging Face spells it: the files say it themselves, but an unknown name
+/// means weights that are stored in a way of their own.
+inline void check_saved_type(JsonObject& root, std::string const& key) {
+  if (!root.has_value(key)) return;
+  std::string name = root.string(key);
+  if (name.starts_with("torch.")) name = name.substr(6);
+  for (char const* known : {"float32", "float16", "bfloat16", "float64", "auto"}) {
+    if (name == known) return;
+  }
+  fail(ErrorCode::Unsupported, "this library does not read weights of such a type", root.where(key),
+       "float32, float16, bfloat16 or float64", printable(name));
+}
+
 /// Refuses settings under which a Llama model computes something else than ours.
 inline void refuse_other_mathematics(JsonObject& root) {
   auto const refuse = [&](std::string const& key, std::string expected, std::string got) {
     fail(ErrorCode::Unsupported, "this library does not compute such a model", root.where(key), std::move(expected),
          std::move(got));
   };
+  check_architectures(root);
   for (char const* key : {"attention_bias", "mlp_bias", "rope_interleaved"}) {
     if (root.has_value(key) && root.boolean(key)) refuse(key, "false", "true");
   }
-  if (root.has_value("rope_scaling")) refuse("rope_scaling", "null", describe(root.at("rope_scaling")));
-  if (root.has_value("rope_parameters")) {
-    JsonObject rope = root.object("rope_parameters");
-    std::string const kind = rope.string_or("rope_type", "default");
-    if (kind != "default") refuse("rope_parameters", "rope_type default", printable(kind));
+  for (char const* key : {"quantization_config", "sliding_window"}) {
+    if (root.has_value(key)) refuse(key, "null", describe(root.at(key)));
+  }
+  check_rope(root, "rope_scaling");
+  check_rope(root, "rope_parameters");
+  if (root.has_value("layer_types")) {
+    std::size_t place = 0;
+    for (nlohmann::json const& item : root.array("layer_types")) {
+      std::string const key = "layer_types[" + std::to_string(place++) + "]";
+      std::string const kind = json_string(item, root.where(key));
+      if (kind != "full_attention") refuse(key, "\"full_attention\"", printable(kind));
+    }
   }
   if (root.has_value("partial_rotary_factor") && root.number("partial_rotary_factor") != 1.0) {
     refuse("partial_rotary_factor", "1", describe(root.at("partial_rotary_factor")));
   }
-  if (root.has_value("hidden_act") && root.string("hidden_act") != "silu") {
+  if (root.has_value("hidden_act") && root.string("hidden_act") != "silu" && root.string("hidden_act") != "swish") {
     refuse("hidden_act", "\"silu\"", printable(root.string("hidden_act")));
   }
   if (root.has_value("model_type") && root.string("model_type") != "llama" && root.string("model_type") != "mor") {
     refuse("model_type", "\"llama\" or \"mor\"", printable(root.string("model_type")));
   }
+  check_saved_type(root, "torch_dtype");
+  check_saved_type(root, "dtype");
+}
+
+/// The base of the rotary angles; newer writers put it into `rope_parameters`.
+[[nodiscard]] inline double read_rope_theta(JsonObject& root) {
+  std::optional<double> nested;
+  if (root.has_value("rope_parameters")) {
+    JsonObject rope = root.object("rope_parameters");
+    if (rope.has_value("rope_theta")) nested = rope.number("rope_theta");
+  }
+  if (!root.has_value("rope_theta")) return nested.value_or(10000.0);
+  double const theta = root.number("rope_theta");
+  if (nested && *nested != theta) {
+    fail(ErrorCode::InvalidConfig, "rope_theta and rope_parameters.rope_theta differ", root.where("rope_theta"),
+         text_of(*nested), text_of(theta));
+  }
+  return theta;
 }
 
 /// A token id, the first of a list of them, or -1 where the file says null.
@@ -83,9 +160,7 @@ inline void refuse_other_mathematics(JsonObject& root) {
   }
   t.max_position_embeddings = root.integer_or("max_position_embeddings", 2048);
   t.rms_norm_eps = root.number_or("rms_norm_eps", 1e-6);
-  t.rope_theta = 10000.0;
-  if (root.has_value("rope_parameters")) t.rope_theta = root.object("rope_parameters").number_or("rope_theta", 10000.0);
-  t.rope_theta = root.number_or("rope_theta", t.rope_theta);
+  t.rope_theta = read_rope_theta(root);
   t.initializer_range = root.number_or("initializer_range", 0.02);
   t.tie_word_embeddings = root.boolean_or("tie_word_embeddings", false);
   t.bos_token_id = read_token_id(root, "bos_token_id", 1);
@@ -197,6 +272,11 @@ void read_optional_choice(JsonObject& object, std::optional<Enum>& value) {
   return config;
 }
 
+/// Whether a configuration that `parse_config` accepts says how its tokens recur.
+[[nodiscard]] inline bool has_recursion(std::string_view json, std::string const& file) {
+  return parse_json(json, file).contains("mor");
+}
+
 /// `parse_config` of a file. @throws mor::error as it does, and IoFailure
 [[nodiscard]] inline ModelConfig load_config(std::filesystem::path const& path) {
   return parse_config(read_file(path), path.string());
@@ -204,8 +284,9 @@ void read_optional_choice(JsonObject& object, std::optional<Enum>& value) {
 
 /// The text of a `config.json`, which `parse_config` reads back as the same value. A plain Transformer is written as a
 /// Llama model; anything else has a model type of its own, so that no other program takes it for one.
+/// @param saved_type  the element type of the weights beside it, for programs that ask: F32, F16 or BF16
 /// @throws mor::error InvalidConfig when the configuration cannot work
-[[nodiscard]] inline std::string to_config_json(ModelConfig const& config) {
+[[nodiscard]] inline std::string to_config_json(ModelConfig const& config, std::optional<DType> saved_type = {}) {
   check(config, "configuration to write");
   TransformerConfig const& t = config.transformer;
   bool const plain = config.recursion == RecursionConfig{};
@@ -231,13 +312,17 @@ void read_optional_choice(JsonObject& object, std::optional<Enum>& value) {
   root["tie_word_embeddings"] = t.tie_word_embeddings;
   root["bos_token_id"] = detail::token_id_json(t.bos_token_id);
   root["eos_token_id"] = detail::token_id_json(t.eos_token_id);
+  if (saved_type) {
+    root["torch_dtype"] = *saved_type == DType::F16 ? "float16" : *saved_type == DType::BF16 ? "bfloat16" : "float32";
+  }
   if (!plain) root["mor"] = detail::recursion_json(config.recursion);
   return root.dump(2) + "\n";
 }
 
 /// Writes `config.json` in one step (io/file.hpp). @throws mor::error InvalidConfig, IoFailure
-inline void save_config(std::filesystem::path const& path, ModelConfig const& config) {
-  write_file(path, to_config_json(config));
+inline void save_config(std::filesystem::path const& path, ModelConfig const& config,
+                        std::optional<DType> saved_type = {}) {
+  write_file(path, to_config_json(config, saved_type));
 }
 
 }  // namespace mor::io

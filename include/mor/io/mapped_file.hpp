@@ -56,6 +56,15 @@ class MappedFile {
 
   [[nodiscard]] std::span<std::byte const> bytes() const noexcept { return bytes_; }
 
+  /// Takes the pages that lie wholly inside `part` out of this process's memory. They stay in the system's cache and
+  /// come back when they are touched.
+  void release_pages(std::span<std::byte const> part) const noexcept {
+    auto const page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    auto const begin = static_cast<std::size_t>(part.data() - bytes_.data());
+    std::size_t const first = (begin + page - 1) / page * page, last = (begin + part.size()) / page * page;
+    if (first < last) ::madvise(const_cast<std::byte*>(bytes_.data()) + first, last - first, MADV_DONTNEED);
+  }
+
  private:
   void release() noexcept {
     if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());

@@ -17,7 +17,6 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -88,7 +87,23 @@ class SafetensorsFile {
   void read_float64(std::string_view name, std::span<double> into) const { read_floating(name, into); }
   /// @}
 
-  /// @name The values of an integer tensor (I64, I32, I16, I8, U8)
+  /// A part of a floating-point tensor: the elements from `first` on, as many as `into` has places.
+  /// @throws mor::error ShapeMismatch as above, and for a part that runs past the tensor's end
+  void read_float32_part(std::string_view name, Index first, std::span<float> into) const {
+    Index const elements = info(name).elements(), count = static_cast<Index>(into.size());
+    if (first < 0 || first > elements || count > elements - first) {
+      fail(ErrorCode::ShapeMismatch, "a part outside the tensor", where(name), std::to_string(elements) + " elements",
+           std::to_string(count) + " from " + std::to_string(first) + " on");
+    }
+    convert_floating(name, bytes(name).subspan(static_cast<std::size_t>(first * byte_size(info(name).dtype))), into);
+  }
+
+  /// Lets go of the memory that reading this tensor took where the file is mapped; it can be read again.
+  void release(std::string_view name) const {
+    if (!mapping_.bytes().empty()) mapping_.release_pages(bytes(name));
+  }
+
+  /// @name The values of an integer tensor (I64, I32, I16, I8, U64, U32, U16, U8)
   /// @throws mor::error ShapeMismatch as above, and when a value does not fit the type asked for
   /// @{
   void read_int32(std::string_view name, std::span<std::int32_t> into) const { read_integers(name, into); }
@@ -184,7 +199,11 @@ class SafetensorsFile {
   template <class To>
   void read_floating(std::string_view name, std::span<To> into) const {
     demand_count(name, into.size());
-    std::span<std::byte const> const source = bytes(name);
+    convert_floating(name, bytes(name), into);
+  }
+
+  template <class To>
+  void convert_floating(std::string_view name, std::span<std::byte const> source, std::span<To> into) const {
     DType const dtype = info(name).dtype;
     auto const convert = [](auto value) { return static_cast<To>(value); };
     auto const widen = [](auto value) { return static_cast<To>(static_cast<float>(value)); };
@@ -203,20 +222,22 @@ class SafetensorsFile {
     std::span<std::byte const> const source = bytes(name);
     DType const dtype = info(name).dtype;
     auto const convert = [&](auto value) {
-      auto const wide = static_cast<std::int64_t>(value);
-      if (wide < std::numeric_limits<To>::min() || wide > std::numeric_limits<To>::max()) {
+      if (!std::in_range<To>(value)) {
         fail(ErrorCode::ShapeMismatch, "value does not fit the integer type asked for", where(name),
-             std::to_string(sizeof(To) * 8) + " bits", std::to_string(wide));
+             std::to_string(sizeof(To) * 8) + " bits", std::to_string(value));
       }
-      return static_cast<To>(wide);
+      return static_cast<To>(value);
     };
     switch (dtype) {
       case DType::I64: return transform<std::int64_t>(source, into, convert);
       case DType::I32: return transform<std::int32_t>(source, into, convert);
       case DType::I16: return transform<std::int16_t>(source, into, convert);
       case DType::I8: return transform<std::int8_t>(source, into, convert);
+      case DType::U64: return transform<std::uint64_t>(source, into, convert);
+      case DType::U32: return transform<std::uint32_t>(source, into, convert);
+      case DType::U16: return transform<std::uint16_t>(source, into, convert);
       case DType::U8: return transform<std::uint8_t>(source, into, convert);
-      default: fail_dtype(name, dtype, "I64, I32, I16, I8 or U8");
+      default: fail_dtype(name, dtype, "I64, I32, I16, I8, U64, U32, U16 or U8");
     }
   }
 

@@ -7,6 +7,7 @@
 #include "mor/core/dtype.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/printable.hpp"
+#include "mor/core/tensor_source.hpp"
 #include "mor/core/types.hpp"
 #include "mor/io/json_scanner.hpp"
 
@@ -65,19 +66,10 @@ struct SafetensorsHeader {
   return bytes;
 }
 
-/// `[2, 3]`, for messages.
-[[nodiscard]] inline std::string shape_text(std::vector<Index> const& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 namespace detail {
 
-/// Types that the format defines and this library does not read.
-inline constexpr std::array<std::string_view, 12> other_safetensors_dtypes{
-    "F4",          "F6_E2M3",     "F6_E3M2", "F8_E5M2", "F8_E4M3", "F8_E8M0",
-    "F8_E4M3FNUZ", "F8_E5M2FNUZ", "U16",     "U32",     "U64",     "C64"};
+/// Types that the format defines and this library does not read: their elements are no whole bytes.
+inline constexpr std::array<std::string_view, 3> other_safetensors_dtypes{"F4", "F6_E2M3", "F6_E3M2"};
 
 /// Reads the header text from front to back, then checks names and layout as a whole.
 class SafetensorsHeaderReader {

@@ -49,8 +49,11 @@ namespace detail {
 /// Order of the element types in a file, first to last; it is that of the Python writer and puts wide types first, so
 /// that every tensor is aligned for its type.
 [[nodiscard]] constexpr int file_order(DType dtype) noexcept {
-  constexpr std::array order{DType::I64, DType::F64, DType::F32, DType::I32, DType::BF16,
-                             DType::F16, DType::I16, DType::I8,  DType::U8,  DType::Bool};
+  constexpr std::array order{DType::U64,    DType::I64,        DType::F64,        DType::C64,    DType::F32,
+                             DType::U32,    DType::I32,        DType::BF16,       DType::F16,    DType::U16,
+                             DType::I16,    DType::F8E5M2Fnuz, DType::F8E4M3Fnuz, DType::F8E8M0, DType::F8E4M3,
+                             DType::F8E5M2, DType::I8,         DType::U8,         DType::Bool};
+  static_assert(order.size() == dtype_facts.size());
   int place = 0;
   for (DType const candidate : order) {
     if (candidate == dtype) return place;

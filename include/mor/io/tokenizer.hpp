@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Text to token ids and back: byte-level byte-pair encoding as in GPT-2, SmolLM2 and their relatives, with the same
-/// ids as Hugging Face tokenizers for the same `tokenizer.json`.
+/// Text to token ids and back: byte-pair encoding of bytes as in GPT-2, SmolLM2 and their relatives, or of characters
+/// with byte fallback as in Llama 2, with the same ids as Hugging Face tokenizers for the same `tokenizer.json`.
 #pragma once
 
 #include "mor/core/error.hpp"
@@ -9,7 +9,11 @@
 #include "mor/io/added_tokens.hpp"
 #include "mor/io/bpe.hpp"
 #include "mor/io/file.hpp"
+#include "mor/io/llama2c_tokenizer.hpp"
 #include "mor/io/pretokenizer.hpp"
+#include "mor/io/sentencepiece_model.hpp"
+#include "mor/io/space_rules.hpp"
+#include "mor/io/symbol_table.hpp"
 #include "mor/io/tokenizer_json.hpp"
 #include "mor/io/tokenizer_model.hpp"
 #include "mor/io/word_cache.hpp"
@@ -39,17 +43,20 @@ enum class SpecialInput {
 /// What special tokens become when tokens are turned back into bytes.
 enum class SpecialOutput { Keep, Omit };
 
-/// A byte-level BPE tokenizer. A value: copies are independent, const members may be called from several threads.
+/// A BPE tokenizer. A value: copies are independent, const members may be called from several threads.
 ///
-/// When the vocabulary has a token for every byte (`is_lossless`), `decode(encode(x)) == x` for all byte strings x,
-/// valid UTF-8 or not. Some published vocabularies lack bytes that never occur in UTF-8, or a few control characters;
-/// like Hugging Face's, this tokenizer then drops these bytes or replaces them by the file's unknown token.
+/// When a byte-level vocabulary has a token for every byte (`is_lossless`), `decode(encode(x)) == x` for all byte
+/// strings x, valid UTF-8 or not. Some published vocabularies lack bytes that never occur in UTF-8, or a few control
+/// characters; like Hugging Face's, this tokenizer then drops these bytes or replaces them by the file's unknown token.
+/// With byte fallback no byte is lost either, but U+2581 comes back as a space, and after an added token so does the
+/// space that `SpaceRules` put in front.
 class Tokenizer {
  public:
   /// @throws mor::error InvalidArgument when the model contradicts itself
   explicit Tokenizer(TokenizerModel model) : model_(std::move(model)) {
     detail::check_tokenizer_model(model_);
     merge_table_ = detail::MergeTable(model_.merges);
+    symbols_ = detail::SymbolTable(model_);
     is_special_.resize(model_.tokens.size());
     for (AddedToken const& token : model_.added) is_special_[static_cast<std::size_t>(token.id)] = token.special;
     for (std::size_t mode = 0; mode < 2; ++mode) {
@@ -57,11 +64,12 @@ class Tokenizer {
         std::vector<AddedToken> wanted;
         for (AddedToken const& token : model_.added) {
           bool const parsed = mode == static_cast<std::size_t>(SpecialInput::Parse) || !token.special;
-          if (parsed && token.normalized == (stage == 1)) wanted.push_back(token);
+          if (parsed && token.normalized == (stage == 1)) wanted.push_back(stage == 1 ? as_normalized(token) : token);
         }
         matchers_[mode][stage] = detail::AddedTokenMatcher(std::move(wanted));
       }
     }
+    merges_cross_spaces_ = find_merges_across_spaces();
     if (model_.ignore_merges) index_whole_words();
   }
 
@@ -77,29 +85,41 @@ class Tokenizer {
     return Tokenizer(std::move(model));
   }
 
-  /// Reads a Hugging Face `tokenizer.json`.
+  /// Reads the tokenizer of a file: `*.model` as SentencePiece's, `*.bin` as llama2.c's, anything else as a Hugging
+  /// Face `tokenizer.json`.
   /// @throws mor::error IoFailure, MalformedFile or Unsupported, with the file and the field
   [[nodiscard]] static Tokenizer load(std::filesystem::path const& path) {
-    return Tokenizer(parse_tokenizer_json(read_file(path), path.string()));
+    std::string const bytes = read_file(path);
+    if (path.extension() == ".model") return Tokenizer(parse_sentencepiece_model(bytes, path.string()));
+    if (path.extension() == ".bin") return Tokenizer(parse_llama2c_tokenizer(bytes, path.string()));
+    return Tokenizer(parse_tokenizer_json(bytes, path.string()));
   }
 
-  /// Writes a Hugging Face `tokenizer.json`, in one step: the file is the old or the new one, never a part.
+  /// Writes a Hugging Face `tokenizer.json`, in one step: the file is the old or the new one, never a part. The format
+  /// knows no merges of one rank; they get ranks in the order in which they are listed.
   /// @throws mor::error IoFailure; InvalidArgument when the format has no spelling for this tokenizer
   void save(std::filesystem::path const& path) const {
     std::string const text = format_tokenizer_json(model_);
     // Only added tokens put together by hand can clash with the spelling of others; better found now than on load.
-    if (parse_tokenizer_json(text, path.string()) != model_) {
+    TokenizerModel spelled = model_;
+    for (Merge& merge : spelled.merges) merge.same_rank = false;
+    if (parse_tokenizer_json(text, path.string()) != spelled) {
       fail(ErrorCode::InvalidArgument, "tokenizer.json cannot express this tokenizer", path.string());
     }
     write_file(path, text);
   }
 
-  /// The ids of a text. Any bytes are accepted. Time grows as n log n with the longest word, linearly otherwise.
+  /// The ids of a text. Any bytes are accepted. Time grows as n log n with the longest word, linearly otherwise. What a
+  /// model expects around a whole text is left out: see `begin_tokens`, `end_tokens`.
   [[nodiscard]] std::vector<Token> encode(std::string_view text, SpecialInput special = SpecialInput::Parse) const {
     std::vector<Token> ids;
     ids.reserve(text.size() / 3 + 1);
     detail::WordCache cache(text.size());
-    auto const& matchers = matchers_[static_cast<std::size_t>(special)];
+    Matchers const& matchers = matchers_[static_cast<std::size_t>(special)];
+    if (model_.kind == TokenizerKind::SentencePiece) {
+      encode_spaced(text, matchers, cache, ids);
+      return ids;
+    }
     split_added(matchers[0], text, ids, [&](std::string_view outer) {
       split_added(matchers[1], outer, ids, [&](std::string_view inner) {
         split_text(inner, model_.split, [&](std::string_view word) { encode_word(word, cache, ids); });
@@ -108,11 +128,27 @@ class Tokenizer {
     return ids;
   }
 
-  /// The bytes that the tokens stand for, joined; not necessarily valid UTF-8 (see Utf8Stream for streaming).
+  /// Tokens that the model expects before a whole text, such as `<s>`; often none.
+  [[nodiscard]] std::span<Token const> begin_tokens() const noexcept { return model_.begin; }
+
+  /// Tokens that the model expects after a whole text; mostly none.
+  [[nodiscard]] std::span<Token const> end_tokens() const noexcept { return model_.end; }
+
+  /// The bytes that the tokens stand for, joined, less the space put in front of a text; not necessarily valid UTF-8
+  /// (see StreamDecoder for text that comes token by token).
   /// @throws mor::error InvalidArgument for an id outside [0, vocab_size)
   [[nodiscard]] std::string decode(std::span<Token const> ids, SpecialOutput special = SpecialOutput::Keep) const {
     std::string bytes;
-    for (Token const id : ids) bytes += token_bytes(id, special);
+    bool first = true;
+    for (Token const id : ids) {
+      std::string_view const more = token_bytes(id, special);
+      if (first && !more.empty()) {
+        bytes += first_token_bytes(id);
+        first = false;
+      } else {
+        bytes += more;
+      }
+    }
     return bytes;
   }
 
@@ -123,6 +159,16 @@ class Tokenizer {
     auto const index = static_cast<std::size_t>(id);
     if (special == SpecialOutput::Omit && is_special_[index]) return {};
     return model_.tokens[index];
+  }
+
+  /// The bytes of a token that begins a text: less the space that the tokenizer put in front of the text.
+  /// @throws mor::error InvalidArgument for an id outside [0, vocab_size)
+  [[nodiscard]] std::string first_token_bytes(Token id) const {
+    std::string bytes(token_bytes(id, SpecialOutput::Keep));
+    SpaceStrip const strip = model_.spaces.strip;
+    if (strip == SpaceStrip::One && bytes.starts_with(' ')) bytes.erase(0, 1);
+    if (strip == SpaceStrip::FirstToken && id != model_.byte_tokens[' ']) std::erase(bytes, ' ');
+    return bytes;
   }
 
   /// Number of tokens, added ones included; ids are [0, vocab_size).
@@ -144,9 +190,10 @@ class Tokenizer {
     return std::nullopt;
   }
 
-  /// Whether every byte has a token, so that no text loses anything.
+  /// Whether every byte string comes back from its tokens: the tokenizer is byte-level and every byte has a token.
   [[nodiscard]] bool is_lossless() const {
     auto const& ids = model_.byte_tokens;
+    if (model_.kind != TokenizerKind::ByteLevel) return false;
     return std::find(ids.begin(), ids.end(), TokenizerModel::no_token) == ids.end();
   }
 
@@ -159,11 +206,50 @@ class Tokenizer {
     std::size_t operator()(std::string_view text) const noexcept { return std::hash<std::string_view>()(text); }
   };
 
+  /// Added tokens to look for in two passes: those that are not `normalized` and those that are.
+  using Matchers = std::array<detail::AddedTokenMatcher, 2>;
+
+  /// Whether text is changed before the second pass for added tokens, as by a normalizer, or after it.
+  [[nodiscard]] bool prefix_is_normalized() const noexcept {
+    return model_.spaces.prefix == SpacePrefix::None || model_.spaces.prefix == SpacePrefix::Always;
+  }
+
+  /// The token as the second pass must look for it: a normalizer changes it like the text around it.
+  [[nodiscard]] AddedToken as_normalized(AddedToken token) const {
+    if (model_.kind == TokenizerKind::SentencePiece && prefix_is_normalized()) {
+      token.content = detail::marks_to_spaces(token.content);
+      if (model_.spaces.prefix == SpacePrefix::Always) token.content.insert(0, 1, ' ');
+    }
+    return token;
+  }
+
+  /// Whether the words between spaces must not be encoded one by one: a merge, a fused unknown token or a token that is
+  /// looked up as a whole may reach across.
+  [[nodiscard]] bool find_merges_across_spaces() const {
+    if (model_.kind == TokenizerKind::ByteLevel) return false;
+    if (model_.ignore_merges) return true;
+    if (model_.byte_tokens[0] == TokenizerModel::no_token) {
+      std::vector<Token> space;
+      symbols_.append(" ", space);
+      bool const space_is_known = !space.empty() && space.front() != model_.unknown;
+      if (!model_.unknown || !space_is_known) return true;  // characters that are dropped let their neighbours meet
+    }
+    return std::any_of(model_.merges.begin(), model_.merges.end(), [&](Merge const& merge) {
+      return detail::has_inner_space(model_.tokens[static_cast<std::size_t>(merge.result)]);
+    });
+  }
+
+  /// Byte tokens are left out: a text that spells `<0x41>` must not come back as "A" (with Hugging Face it does).
   void index_whole_words() {
     for (std::size_t id = 0; id < model_.tokens.size(); ++id) {
-      whole_words_.emplace(model_.tokens[id], static_cast<Token>(id));
+      std::string const& bytes = model_.tokens[id];
+      bool const fallback = model_.kind == TokenizerKind::SentencePiece && bytes.size() == 1 &&
+                            model_.byte_tokens[static_cast<unsigned char>(bytes[0])] == static_cast<Token>(id);
+      if (!fallback) whole_words_.emplace(bytes, static_cast<Token>(id));
     }
-    for (AddedToken const& token : model_.added) whole_words_.erase(token.content);
+    for (AddedToken const& token : model_.added) {
+      whole_words_.erase(detail::added_token_bytes(token, model_.kind));
+    }
   }
 
   /// Appends the added tokens that `matcher` finds, and calls `visit` for the text between them.
@@ -178,16 +264,41 @@ class Tokenizer {
     }
   }
 
+  void encode_spaced(std::string_view text, Matchers const& matchers, detail::WordCache& cache,
+                     std::vector<Token>& ids) const {
+    auto const normalize = [](std::string_view piece, bool prefix) {
+      return (prefix ? " " : "") + detail::marks_to_spaces(piece);
+    };
+    auto const encode_piece = [&](std::string_view piece) {
+      if (merges_cross_spaces_ && !model_.spaces.split) return encode_word(piece, cache, ids);
+      detail::split_at_spaces(piece, model_.spaces.split,
+                              [&](std::string_view word) { encode_word(word, cache, ids); });
+    };
+    SpacePrefix const prefix = model_.spaces.prefix;
+    bool const normalized = prefix_is_normalized();
+    split_added(matchers[0], text, ids, [&](std::string_view outer) {
+      if (normalized) {
+        std::string const changed = normalize(outer, prefix == SpacePrefix::Always);
+        split_added(matchers[1], changed, ids, encode_piece);
+        return;
+      }
+      split_added(matchers[1], outer, ids, [&](std::string_view inner) {
+        bool const wanted = prefix == SpacePrefix::Pieces || inner.data() == text.data();
+        encode_piece(normalize(inner, wanted && !detail::begins_with_space(inner)));
+      });
+    });
+  }
+
   void encode_word(std::string_view word, detail::WordCache& cache, std::vector<Token>& ids) const {
-    detail::WordCache::Entry* const slot = cache.slot(word);
-    std::size_t const begin = ids.size();
-    if (slot != nullptr && slot->holds(word)) {
-      ids.resize(begin + slot->count);
-      std::copy_n(ids.begin() + std::ptrdiff_t(slot->begin), slot->count, ids.begin() + std::ptrdiff_t(begin));
+    detail::WordKey const key(word);
+    detail::WordCache::Entry* const slot = cache.slot(key);
+    if (slot != nullptr && slot->holds(key)) {
+      ids.insert(ids.end(), slot->ids().begin(), slot->ids().end());
       return;
     }
+    std::size_t const begin = ids.size();
     encode_new_word(word, ids);
-    if (slot != nullptr) *slot = {word, begin, ids.size() - begin};
+    if (slot != nullptr) slot->keep(key, std::span<Token const>(ids).subspan(begin));
   }
 
   void encode_new_word(std::string_view word, std::vector<Token>& ids) const {
@@ -198,25 +309,16 @@ class Tokenizer {
       }
     }
     std::size_t const begin = ids.size();
-    bool after_unknown = false;
-    for (char const byte : word) {
-      Token const id = model_.byte_tokens[static_cast<unsigned char>(byte)];
-      bool const known = id != TokenizerModel::no_token;
-      if (known) {
-        ids.push_back(id);
-      } else if (model_.unknown && !(after_unknown && model_.fuse_unknown)) {
-        ids.push_back(*model_.unknown);
-      }
-      after_unknown = !known;
-    }
+    symbols_.append(word, ids);
     ids.resize(begin + detail::merge_word(merge_table_, std::span(ids).subspan(begin)));
   }
 
   TokenizerModel model_;
   detail::MergeTable merge_table_;
+  detail::SymbolTable symbols_;
   std::vector<bool> is_special_;
-  /// Added tokens to look for, by SpecialInput, then in two passes: those that are not `normalized` and those that are.
-  std::array<std::array<detail::AddedTokenMatcher, 2>, 2> matchers_;
+  std::array<Matchers, 2> matchers_;  ///< by SpecialInput
+  bool merges_cross_spaces_ = false;
   std::unordered_map<std::string, Token, TextHash, std::equal_to<>> whole_words_;  ///< only with ignore_merges
 };
 

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Builds a TokenizerModel from a parsed Hugging Face `tokenizer.json`: model BPE, pre-tokenizer ByteLevel, alone or
-/// after Digits. What the file asks for and this library does not do is refused, never ignored.
+/// Builds a TokenizerModel from a parsed Hugging Face `tokenizer.json`: the vocabulary, the merges and the added tokens
+/// of a BPE model, byte-level or with byte fallback. What the file asks for and this library does not do is refused,
+/// never ignored.
 #pragma once
 
 #include "mor/core/error.hpp"
 #include "mor/core/printable.hpp"
 #include "mor/core/types.hpp"
 #include "mor/io/byte_level.hpp"
+#include "mor/io/byte_token.hpp"
 #include "mor/io/json.hpp"
+#include "mor/io/space_rules.hpp"
 #include "mor/io/tokenizer_model.hpp"
+#include "mor/io/tokenizer_pipeline.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -25,10 +29,6 @@
 
 namespace mor::io::detail {
 
-[[noreturn]] inline void refuse_unsupported(std::string what, std::string where, std::string known, std::string got) {
-  fail(ErrorCode::Unsupported, std::move(what), std::move(where), std::move(known), std::move(got));
-}
-
 /// One pass over a parsed tokenizer.json, which must outlive the reader: its tables refer to the strings in the JSON.
 /// Where there may be a million entries, the place that an error would name is a function, called only for an error.
 class TokenizerReader {
@@ -36,17 +36,16 @@ class TokenizerReader {
   TokenizerReader(nlohmann::json const& json, std::string const& file) : root_(json, file) {}
 
   [[nodiscard]] TokenizerModel run() {
-    check_header();
-    read_pre_tokenizer(root_.at("pre_tokenizer"), "pre_tokenizer");
-    if (!found_byte_level_) {
-      refuse_unsupported("no ByteLevel pre-tokenizer", root_.where("pre_tokenizer"), "ByteLevel, last", "none");
-    }
+    PipelineReader pipeline(root_, model_);
+    pipeline.run();
+    decodes_bytes_ = pipeline.decodes_bytes();
     read_added_tokens();
     JsonObject model = root_.object("model");
     check_model_type(model);
     read_vocabulary(model);
     read_unknown(model);
     read_merges(model);
+    check_template();
     return std::move(model_);
   }
 
@@ -61,55 +60,6 @@ class TokenizerReader {
 
   void expect_false(JsonObject& object, std::string const& key) {
     if (object.boolean_or(key, false)) refuse_unsupported("unsupported value", object.where(key), "false", "true");
-  }
-
-  void check_header() {
-    if (root_.contains("version") && root_.string("version") != "1.0") {
-      refuse_unsupported("unknown version", root_.where("version"), "\"1.0\"", printable(root_.string("version")));
-    }
-    for (char const* key : {"truncation", "padding", "normalizer"}) expect_null(root_, key);
-    expect_type(root_, "decoder");
-    Json const* const processor = root_.find("post_processor");
-    if (processor != nullptr && !processor->is_null()) expect_type(root_, "post_processor");
-  }
-
-  /// A part of the file that may only be ByteLevel.
-  void expect_type(JsonObject& object, std::string const& key) {
-    if (object.at(key).is_null()) refuse_unsupported("unsupported value", object.where(key), "ByteLevel", "null");
-    JsonObject part = object.object(key);
-    std::string const& type = part.string("type");
-    if (type != "ByteLevel") refuse_unsupported("unsupported type", part.where("type"), "ByteLevel", printable(type));
-  }
-
-  void read_pre_tokenizer(Json const& value, std::string const& path) {
-    char const* const known = "one of ByteLevel, Digits, Sequence";
-    if (value.is_null()) refuse_unsupported("no pre-tokenizer", root_.where(path), known, "null");
-    JsonObject step(value, root_.file(), path);
-    std::string const& type = step.string("type");
-    if (type == "Sequence") {
-      std::size_t index = 0;
-      for (Json const& inner : step.array("pretokenizers")) {
-        read_pre_tokenizer(inner, path + ".pretokenizers[" + std::to_string(index++) + "]");
-      }
-      return;
-    }
-    if (found_byte_level_) {
-      refuse_unsupported("a pre-tokenizer after ByteLevel", step.where("type"), "ByteLevel last", printable(type));
-    }
-    if (type == "ByteLevel") {
-      found_byte_level_ = true;
-      if (step.boolean("add_prefix_space")) {
-        refuse_unsupported("unsupported value", step.where("add_prefix_space"), "false", "true");
-      }
-      model_.split.split_words = step.boolean_or("use_regex", true);
-    } else if (type == "Digits") {
-      bool const individual = step.boolean("individual_digits");
-      if (model_.split.digits != DigitSplit::Individual) {
-        model_.split.digits = individual ? DigitSplit::Individual : DigitSplit::Runs;
-      }
-    } else {
-      refuse_unsupported("unknown pre-tokenizer", step.where("type"), known, printable(type));
-    }
   }
 
   void read_added_tokens() {
@@ -147,6 +97,7 @@ class TokenizerReader {
       Json const* const value = model.find(key);
       if (value != nullptr && *value != "") expect_null(model, key, "null or an empty string");
     }
+    byte_fallback_ = model.boolean_or("byte_fallback", false);
     model_.fuse_unknown = model.boolean_or("fuse_unk", false);
     model_.ignore_merges = model.boolean_or("ignore_merges", false);
   }
@@ -181,27 +132,47 @@ class TokenizerReader {
              "an id below the number of tokens, " + std::to_string(count), std::to_string(token.id));
       }
       take(token.id, where);
-      model_.tokens[static_cast<std::size_t>(token.id)] = token.content;
+      model_.tokens[static_cast<std::size_t>(token.id)] = added_token_bytes(token, model_.kind);
     }
-    if (model.boolean_or("byte_fallback", false) && lacks_bytes()) {
+    check_byte_fallback(model);
+  }
+
+  void check_byte_fallback(JsonObject& model) {
+    if (model_.kind == TokenizerKind::SentencePiece && byte_fallback_ != decodes_bytes_) {
+      refuse_unsupported("byte_fallback and the decoder disagree", model.where("byte_fallback"),
+                         byte_fallback_ ? "a decoder with ByteFallback" : "a decoder without ByteFallback",
+                         byte_fallback_ ? "true" : "false");
+    }
+    if (byte_fallback_ && lacks_bytes()) {
       refuse_unsupported("byte_fallback with bytes missing from the vocabulary", model.where("byte_fallback"), "false",
                          "true");
     }
   }
 
-  /// One entry of the vocabulary. Its text is spelled in the byte-level alphabet, unless it is an added token.
+  /// One entry of the vocabulary.
   template <class Where>
   void read_token(std::string const& text, Token id, Where const& where) {
-    std::optional<std::string> bytes = from_byte_level(text);
-    std::string const& kept = bytes ? *bytes : text;
-    if (kept.empty() || kept.size() > max_token_bytes) check_length(kept, where());
     auto const added = added_ids_.find(text);
     if (added != added_ids_.end() && added->second != id) {
       fail(ErrorCode::MalformedFile, "the id differs from that in added_tokens", where(), std::to_string(added->second),
            std::to_string(id));
     }
-    bool const literal = added != added_ids_.end() && kept != text;
-    if (!bytes && added == added_ids_.end()) {
+    bool const is_added = added != added_ids_.end();
+    if (model_.kind == TokenizerKind::ByteLevel) {
+      read_byte_level_token(text, id, is_added, where);
+    } else {
+      read_spaced_token(text, id, is_added, where);
+    }
+  }
+
+  /// The text is spelled in the byte-level alphabet, unless it is an added token.
+  template <class Where>
+  void read_byte_level_token(std::string const& text, Token id, bool is_added, Where const& where) {
+    std::optional<std::string> bytes = from_byte_level(text);
+    std::string const& kept = bytes ? *bytes : text;
+    if (kept.empty() || kept.size() > max_token_bytes) check_length(kept, where());
+    bool const literal = is_added && kept != text;
+    if (!bytes && !is_added) {
       fail(ErrorCode::MalformedFile, "a token has a character outside the byte-level alphabet", where());
     }
     if (literal && kept.size() == 1) {
@@ -212,6 +183,28 @@ class TokenizerReader {
     if (literal || !bytes) return;
     ids_.emplace(text, id);
     if (place.size() == 1) model_.byte_tokens[static_cast<unsigned char>(place[0])] = id;
+  }
+
+  /// The text spells a space as U+2581, unless it is an added token, and a byte as <0xXX>.
+  template <class Where>
+  void read_spaced_token(std::string const& text, Token id, bool is_added, Where const& where) {
+    if (text.empty() || text.size() > max_token_bytes) check_length(text, where());
+    std::string& place = model_.tokens[static_cast<std::size_t>(id)];
+    ids_.emplace(text, id);
+    std::optional<unsigned char> const byte = parse_byte_token(text);
+    if (byte && decodes_bytes_) {
+      if (is_added || text != byte_token_text(*byte)) {
+        fail(ErrorCode::MalformedFile, "an entry that the decoder takes for a byte", where(), byte_token_text(*byte),
+             is_added ? "an added token" : printable(text));
+      }
+      place.assign(1, static_cast<char>(*byte));
+      model_.byte_tokens[*byte] = id;
+      return;
+    }
+    if (!is_added && text.find(' ') != text.npos) {
+      refuse_unsupported("a token with a space", where(), "U+2581 for each space", printable(text));
+    }
+    place = marks_to_spaces(text);
   }
 
   void read_unknown(JsonObject& model) {
@@ -238,6 +231,10 @@ class TokenizerReader {
       auto const [left, right] = merge_parts(list[i], where);
       joined.assign(left).append(right);
       Merge const merge{merge_token(left, where), merge_token(right, where), merge_token(joined, where)};
+      if (model_.kind == TokenizerKind::SentencePiece &&
+          bytes_of(merge.result) != bytes_of(merge.left) + bytes_of(merge.right)) {
+        fail(ErrorCode::MalformedFile, "a merge of byte tokens", where(), "two texts", describe(list[i]));
+      }
       if (!pairs.insert(pair_key(merge.left, merge.right)).second) {
         fail(ErrorCode::MalformedFile, "the same merge twice", where(), "distinct merges", describe(list[i]));
       }
@@ -269,6 +266,18 @@ class TokenizerReader {
          printable(text));
   }
 
+  void check_template() const {
+    for (auto const* const ids : {&model_.begin, &model_.end}) {
+      for (Token const id : *ids) {
+        if (static_cast<std::size_t>(id) < model_.tokens.size()) continue;
+        fail(ErrorCode::MalformedFile, "token id out of range", root_.where("post_processor"),
+             "less than " + std::to_string(model_.tokens.size()), std::to_string(id));
+      }
+    }
+  }
+
+  [[nodiscard]] std::string const& bytes_of(Token id) const { return model_.tokens[static_cast<std::size_t>(id)]; }
+
   template <class Where>
   void take(Token id, Where const& where) {
     if (taken_[static_cast<std::size_t>(id)]) {
@@ -298,7 +307,7 @@ class TokenizerReader {
 
   JsonObject root_;
   TokenizerModel model_;
-  bool found_byte_level_ = false;
+  bool byte_fallback_ = false, decodes_bytes_ = false;
   std::unordered_map<std::string_view, Token> added_ids_;  ///< by their text
   std::unordered_map<std::string_view, Token> ids_;        ///< ordinary tokens, as spelled in the file
   std::vector<bool> taken_;

@@ -63,6 +63,13 @@ class RecursiveModel {
     return logits_of(record_.normed);
   }
 
+  /// As `forward`, with logits [rows.size(), V] of these rows only.
+  View<Real const> forward(Batch const& batch, RoutingMode mode, std::span<Row const> rows) {
+    check_rows(batch, rows);
+    run_forward(batch, mode, false, {}, 1.0, nullptr);
+    return logits_of(chosen_rows(rows));
+  }
+
   /// Processes new tokens after those in `cache`, and stores their keys: prefill, chunked prefill and decode are this
   /// one call. @return logits [sequences, V] of the last row of each sequence, valid until the next call; every sequence
   /// must have at least one row.
@@ -73,9 +80,7 @@ class RecursiveModel {
     for (Index s = 0; s < batch.sequences(); ++s) {
       last_rows_.push_back(batch.sequence_offsets[static_cast<std::size_t>(s) + 1] - 1);
     }
-    auto last = backend_->arena().template matrix<Scalar>(batch.sequences(), config_.transformer.hidden_size);
-    backend_->gather_rows(record_.normed, backend_->upload(last_rows_), last);
-    return logits_of(last);
+    return logits_of(chosen_rows(last_rows_));
   }
 
   /// As `advance`, with logits [rows, V] of every new row.
@@ -87,10 +92,21 @@ class RecursiveModel {
 
   /// Negative log-likelihood of `targets` [rows] (a negative target is ignored). @return one value a row, in nats.
   std::span<Real const> loss(Batch const& batch, std::span<Token const> targets, RoutingMode mode) {
-    check_targets(batch, targets);
+    check_targets(batch.rows(), targets);
     run_forward(batch, mode, false, {}, 1.0, nullptr);
     record_.losses = backend_->arena().template allocate<Real>(batch.rows());
     backend_->head_loss(record_.normed, views().weight(indices_.head), backend_->upload(targets), record_.losses);
+    return record_.losses;
+  }
+
+  /// As `loss`, of these rows only: targets and result [rows.size()].
+  std::span<Real const> loss(Batch const& batch, std::span<Token const> targets, RoutingMode mode,
+                             std::span<Row const> rows) {
+    check_targets(static_cast<Index>(rows.size()), targets);
+    check_rows(batch, rows);
+    run_forward(batch, mode, false, {}, 1.0, nullptr);
+    record_.losses = backend_->arena().template allocate<Real>(static_cast<Index>(rows.size()));
+    backend_->head_loss(chosen_rows(rows), views().weight(indices_.head), backend_->upload(targets), record_.losses);
     return record_.losses;
   }
 
@@ -98,7 +114,7 @@ class RecursiveModel {
   /// back from the device: call `report` when a number is wanted.
   void forward_backward(Batch const& batch, std::span<Token const> targets, TrainingProgress const& progress,
                         LossWeights const& weights) {
-    check_targets(batch, targets);
+    check_targets(batch.rows(), targets);
     require(!parameters_.gradients().empty(), "call parameters().enable_gradients() first", "forward_backward");
     RouterContext<B> context = run_forward(batch, RoutingMode::TopK, true, progress, weights.router, nullptr);
     record_.losses = backend_->arena().template allocate<Real>(batch.rows());
@@ -136,6 +152,10 @@ class RecursiveModel {
     return report;
   }
 
+  /// Negative log-likelihoods of the last `loss` or `forward_backward`, one a row; in the backend's memory, until the next
+  /// call of the model.
+  [[nodiscard]] std::span<Real const> losses() const { return record_.losses; }
+
   /// Recursions that each row of the last call took; host copy of [rows].
   [[nodiscard]] std::vector<Row> depths() const {
     std::vector<Row> host(record_.depths.size());
@@ -165,7 +185,7 @@ class RecursiveModel {
       router_.update_bias(bias, load);
       std::vector<Real> const updated(bias.begin(), bias.end());
       parameters_.write(name, updated);
-      parameters_.publish();
+      parameters_.publish(name);
     }
   }
 
@@ -180,9 +200,9 @@ class RecursiveModel {
   [[nodiscard]] ParameterViews<Scalar, Real> views() const { return parameters_.views(); }
   [[nodiscard]] View<Real> statistics_view() const { return {statistics_.data(), 1, statistics_.size()}; }
 
-  void check_targets(Batch const& batch, std::span<Token const> targets) const {
-    if (targets.size() != batch.tokens.size()) {
-      fail(ErrorCode::InvalidArgument, "targets do not match tokens", "loss", text_of(batch.tokens.size()) + " targets",
+  void check_targets(Index rows, std::span<Token const> targets) const {
+    if (static_cast<Index>(targets.size()) != rows) {
+      fail(ErrorCode::InvalidArgument, "targets do not match tokens", "loss", text_of(rows) + " targets",
            text_of(targets.size()));
     }
     for (Token const target : targets) {
@@ -191,6 +211,10 @@ class RecursiveModel {
              "at most " + text_of(config_.transformer.vocab_size - 1), text_of(target));
       }
     }
+  }
+
+  static void check_rows(Batch const& batch, std::span<Row const> rows) {
+    for (Row const row : rows) require(row >= 0 && row < batch.rows(), "no such row in the batch", "forward, loss");
   }
 
   void check_advance(Batch const& batch, KvCache<B> const& cache) const {
@@ -239,6 +263,13 @@ class RecursiveModel {
     auto logits = backend_->arena().template matrix<Real>(normed.rows, config_.transformer.vocab_size);
     backend_->linear_logits(normed, views().weight(indices_.head), 1.0, logits);
     return logits;
+  }
+
+  View<Scalar const> chosen_rows(std::span<Row const> rows) {
+    auto chosen =
+        backend_->arena().template matrix<Scalar>(static_cast<Index>(rows.size()), config_.transformer.hidden_size);
+    backend_->gather_rows(record_.normed, backend_->upload(rows), chosen);
+    return chosen;
   }
 
   B* backend_;

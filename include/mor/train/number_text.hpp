@@ -3,8 +3,8 @@
 /// Numbers as text that does not depend on the locale: exact for files, short for people.
 #pragma once
 
+#include "mor/core/finite.hpp"
 #include "mor/core/types.hpp"
-#include "mor/train/non_finite_guard.hpp"
 
 #include <array>
 #include <bit>

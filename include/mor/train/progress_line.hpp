@@ -3,6 +3,7 @@
 /// The line of text that a training program shows for a step.
 #pragma once
 
+#include "mor/core/finite.hpp"
 #include "mor/core/types.hpp"
 #include "mor/train/number_text.hpp"
 

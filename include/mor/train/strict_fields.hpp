@@ -5,6 +5,7 @@
 #pragma once
 
 #include "mor/core/error.hpp"
+#include "mor/core/finite.hpp"
 #include "mor/core/printable.hpp"
 #include "mor/core/types.hpp"
 #include "mor/io/json_scanner.hpp"
