@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from example_programs import ProgramTest, SOURCE, main
 
 MODEL = ["--preset", "tiny", "--hidden-size", "128", "--heads", "2", "--kv-heads", "1", "--ffn", "192", "--context", "64",
-         "--batch-size", "8", "--sample-every", "0", "--eval-rows", "64", "--lr", "0.001", "--seed", "1", "--threads", "4"]
+         "--batch-size", "8", "--sample-every", "0", "--eval-rows", "64", "--lr", "0.0003", "--seed", "1", "--threads", "4"]
 STEPS = 300
+# The learning rate is one at which the comparison means something. At 0.001 two runs in float on the processor, one of them from
+# weights rounded to bf16 once, differ by up to 1.5 % in the mean loss; at 0.0003 by 0.002 %.
 
 
 class DeviceLosses(ProgramTest):
