@@ -304,15 +304,16 @@ def check_stories(programs, data):
     joined = programs.convert(shards)
     assert raw(os.path.join(joined, WEIGHTS)) == raw(os.path.join(whole, WEIGHTS))
     sequences = [item["tokens"][: item["n_logits_rows"]] for item in golden]
-    for folder in (whole, shards):
-        got = programs.evaluate(folder, sequences)
+    devices = programs.devices(whole)
+    for folder, device in itertools.product((whole, shards), devices):
+        got = programs.evaluate(folder, sequences, device=device)
         for number, item in enumerate(golden):
             logits = got[f"logits.{number}"]
             rows = wanted[item["logits_row_offset"] :][: item["n_logits_rows"]]
             assert np.abs(logits - rows).max() < 1e-4, f"prompt {number}: off by {np.abs(logits - rows).max()}"
             for position in range(item["n_prompt_tokens"] - 1, len(item["tokens"]) - 1):
                 assert logits[position].argmax() == item["tokens"][position + 1], (number, position)
-    print(f"llama2.c's logits of {len(golden)} prompts reproduced")
+    print(f"llama2.c's logits of {len(golden)} prompts reproduced on {' and '.join(devices)}")
 
 
 def check_refusals(programs):

@@ -43,18 +43,28 @@ class Programs:
         """The same for bad input, of which nothing must be left."""
         assert not os.path.exists(self.failed(pattern, source, *flags, status=2)), f"convert {flags} left something"
 
-    def evaluate(self, model, sequences, routing="topk"):
+    def devices(self, model):
+        """Where `evaluate` can run this model: on the processor, and on a GPU where there is one."""
+        done = self.run_evaluate(model, [[1]], "cuda", "topk")[0]
+        return ("cpu", "cuda") if done.returncode == 0 else ("cpu",)
+
+    def evaluate(self, model, sequences, routing="topk", device="cpu"):
         """Logits and depths of the sequences."""
+        done, output = self.run_evaluate(model, sequences, device, routing)
+        assert done.returncode == 0, f"evaluate {model}: {done.stderr}"
+        return safetensors_file.read(output)
+
+    def run_evaluate(self, model, sequences, device, routing):
+        """The finished process, and the file that it was to write."""
         target = self.folder()
         os.makedirs(target)
         tokens = os.path.join(target, "tokens.txt")
         with open(tokens, "w", encoding="utf-8") as file:
             file.writelines(" ".join(map(str, tokens_of)) + "\n" for tokens_of in sequences)
         output = os.path.join(target, "out.safetensors")
-        done = subprocess.run([self.evaluate_path, "--device", "cpu", "--model", model, "--tokens", tokens, "--logits",
-                               output, "--routing", routing], capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, f"evaluate {model}: {done.stderr}"
-        return safetensors_file.read(output)
+        return subprocess.run([self.evaluate_path, "--device", device, "--model", model, "--tokens", tokens, "--logits",
+                               output, "--routing", routing], capture_output=True, text=True, timeout=120,
+                              check=False), output
 
 
 def raw(path):
