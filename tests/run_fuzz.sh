@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds the fuzzing programs tests/fuzz/fuzz_*.cpp (libFuzzer, AddressSanitizer, UBSan) and runs each for a while.
-# usage: tests/run_fuzz.sh [--seconds N] [--out DIR] [TARGET...]
+# usage: tests/run_fuzz.sh [--seconds N] [--seed N] [--out DIR] [TARGET...]
 #   --seconds N   time for each target (default 60)
+#   --seed N      of the inputs (default: another one each time); with one, a run repeats the last one as far as it gets
 #   --out DIR     programs, corpora and what fails (default build/fuzz); a corpus that is there is used and grows
 #   TARGET        such as fuzz_tokenizer_json (default: all)
 # The status is 0 when nothing was found, 77 when there is no clang++ with libFuzzer, otherwise 1. An input that fails
@@ -10,10 +11,11 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-seconds=60 out=build/fuzz targets=()
+seconds=60 seed=0 out=build/fuzz targets=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --seconds) seconds=${2:?"--seconds needs a number"}; shift 2 ;;
+    --seed) seed=${2:?"--seed needs a number"}; shift 2 ;;
     --out) out=${2:?"--out needs a folder"}; shift 2 ;;
     fuzz_*) targets+=("$1"); shift ;;
     *) sed -n 's/^# \(usage: .*\)/\1/p' "$0" >&2; exit 2 ;;
@@ -46,7 +48,7 @@ run_target() {
   [ -d "tests/fuzz/corpus/$name" ] && folders+=("tests/fuzz/corpus/$name")  # what failed once
   [ -f "tests/fuzz/$name.dict" ] && more+=("-dict=tests/fuzz/$name.dict")
   ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-    "$out/$name" "${folders[@]}" "${more[@]}" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 \
+    "$out/$name" "${folders[@]}" "${more[@]}" -seed="$seed" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 \
     -artifact_prefix="$out/$name.failure-" -print_final_stats=1 >"$out/$name.log" 2>&1
   status=$?
   if [ $status -ne 0 ]; then
