@@ -52,9 +52,8 @@ class ZooModel {
   virtual Logits advance(Batch const& batch, RoutingMode mode) = 0;
   virtual Row cached(Index step, Index sequence) const = 0;
   virtual Index arena_allocations() const = 0;
-  virtual Index arena_peak_bytes() const = 0;
   /// Largest arena use so far, in bytes.
-  virtual Index arena_peak() const = 0;
+  virtual Index arena_peak_bytes() const = 0;
 };
 
 /// The model that `config` names. Throws for a combination that makes no sense, as the library does.

@@ -66,7 +66,6 @@ class ZooHolder final : public ZooModel {
   Row cached(Index step, Index sequence) const override { return cache_->active_length(step, sequence); }
   Index arena_allocations() const override { return model_.backend().arena().allocations(); }
   Index arena_peak_bytes() const override { return model_.backend().arena().peak_bytes(); }
-  Index arena_peak() const override { return model_.backend().arena().peak_bytes(); }
 
  private:
   static std::vector<double> wide(std::vector<Real> const& values) { return {values.begin(), values.end()}; }
