@@ -143,6 +143,8 @@ std::string reason_text(mor::infer::FinishReason reason, Index context) {
     case mor::infer::FinishReason::EndToken: return "end of text";
     case mor::infer::FinishReason::Stopped: return "stop string";
     case mor::infer::FinishReason::ContextFull: return "the context of " + mor::text_of(context) + " tokens is full";
+    case mor::infer::FinishReason::Cancelled: return "cancelled";
+    case mor::infer::FinishReason::NonFinite: return "the logits are not numbers";
   }
   return {};
 }

@@ -7,6 +7,7 @@
 #include "mor/core/config.hpp"
 #include "mor/core/sampling.hpp"
 #include "mor/core/view.hpp"
+#include "mor/infer/request.hpp"
 #include "mor/infer/sampler.hpp"
 
 #include <algorithm>
@@ -36,8 +37,6 @@ struct GeneratedToken {
   double log_probability = 0.0;  ///< 0 for prompt tokens
   bool prompt = false;
 };
-
-enum class FinishReason { Length, EndToken, Stopped, ContextFull };
 
 /// Sequence data for calls with one sequence; reused between calls.
 class SingleSequence {

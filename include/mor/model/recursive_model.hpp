@@ -26,6 +26,9 @@ class RecursiveModel {
   using Scalar = typename B::scalar_type;
   using Real = typename B::real_type;
   using RouterState = typename Router::template State<B>;
+  using router_type = Router;
+  using cache_type = Cache;
+  using backend_type = B;
 
   RecursiveModel(B& backend, ModelConfig config, Router router, LayerSchedule schedule)
       : backend_(&backend),
@@ -170,6 +173,11 @@ class RecursiveModel {
     backend_->download(rows, host);
     return host;
   }
+
+  /// For engines that run the layers themselves.
+  [[nodiscard]] ModelParameters const& parameter_indices() const { return indices_; }
+  [[nodiscard]] PlaneMap const& planes() const { return planes_; }
+  [[nodiscard]] RouterState& serving_router_state() { return router_state_; }
 
   /// The router's buffers of the last call (logits, gates); for tests and tools.
   [[nodiscard]] RouterState const& router_state() const { return router_state_; }

@@ -24,6 +24,7 @@ class RecursiveTransformer : private detail::PolicyCheck<Router, Cache, Sharing,
                              public detail::ModelBase<Router, Cache, Sharing, B>::type {
  public:
   using Base = typename detail::ModelBase<Router, Cache, Sharing, B>::type;
+  using sharing_type = Sharing;
 
   /// The router is made from `config.recursion`. The policies' names in the configuration are set from the types.
   RecursiveTransformer(B& backend, ModelConfig const& config)

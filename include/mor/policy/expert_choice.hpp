@@ -4,7 +4,7 @@
 /// sequence go on; their update is x + g F(x) (mor-spec section 3, arXiv 2507.10524 equation 1).
 #pragma once
 
-#include "mor/contract/router.hpp"
+#include "mor/contract/serving_router.hpp"
 #include "mor/core/capacity.hpp"
 #include "mor/core/philox.hpp"
 #include "mor/policy/router_network.hpp"
@@ -132,7 +132,70 @@ class ExpertChoice : public RouterBase {
     b.arena().release(mark);
   }
 
+  static constexpr bool keeps_entry = false;
+
+  /// The gate of the first recursion, which every token takes.
+  template <class B, class S>
+  void serve_enter(RouterContext<B>& context, S& state, ServingRows const& rows, std::span<Row const> order,
+                   View<typename B::scalar_type> x, ServingBank<B> const& bank) const {
+    using Real = typename B::real_type;
+    if (options_.gating != Gating::Weighted) {
+      auto const ones = context.backend.arena().template allocate<Real>(x.rows);
+      context.backend.fill_values(1.0, ones);
+      context.backend.scatter_values(ones, rows.cells, bank.gate);
+      return;
+    }
+    auto const logits = context.backend.arena().template matrix<Real>(x.rows, 1);
+    Network::forward(context, state.steps.front().router, x, logits);
+    keep_gate<B>(context, values(logits), rows, order, bank);
+  }
+
+  /// x + g F(x), and the next recursion's logit of each row by that recursion's router.
+  template <class B, class S>
+  void serve_step(RouterContext<B>& context, S& state, ServingRows const& rows, std::span<Row const> order,
+                  View<typename B::scalar_type const> y, ServingBank<B> const& bank,
+                  std::span<typename B::real_type> scores) const {
+    using Real = typename B::real_type;
+    B& b = context.backend;
+    auto const gate = b.arena().template allocate<Real>(y.rows);
+    b.gather_values(bank.gate, rows.cells, gate);
+    b.combine(y, gate, {}, rows.cells, bank.hidden, bank.hidden);
+    if (options_.num_recursions == 1) return b.fill_values(0.0, scores);
+    auto const x = b.arena().template matrix<typename B::scalar_type>(y.rows, y.cols);
+    b.gather_rows(bank.hidden, rows.cells, x);
+    bool const aux = context.mode == RoutingMode::AuxRouter;
+    if (aux && !has_aux_router()) {
+      fail(ErrorCode::InvalidArgument, "this model has no auxiliary router", "ExpertChoice, routing mode",
+           "threshold or full_depth", "aux_router");
+    }
+    next_logits(context, state, rows, x, false, scores);
+    if (options_.gating == Gating::Weighted) keep_gate<B>(context, scores, rows, order, bank);
+    if (aux) next_logits(context, state, rows, x, true, scores);
+  }
+
  private:
+  /// scores[i] = logit of the recursion after depths[i].
+  template <class B, class S>
+  void next_logits(RouterContext<B>& context, S& state, ServingRows const& rows, View<typename B::scalar_type> x, bool aux,
+                   std::span<typename B::real_type> scores) const {
+    auto const mark = context.backend.arena().mark();
+    auto const logits = context.backend.arena().template matrix<typename B::real_type>(x.rows, options_.num_recursions - 1);
+    for (Index step = 1; step < options_.num_recursions; ++step) {
+      auto const& now = state.steps[static_cast<std::size_t>(step)];
+      Network::forward(context, aux ? now.aux : now.router, x, logits.columns(step - 1, 1));
+    }
+    context.backend.pick_columns(logits, rows.depths, 0, scores);
+    context.backend.arena().release(mark);
+  }
+
+  template <class B>
+  void keep_gate(RouterContext<B>& context, std::span<typename B::real_type const> logits, ServingRows const& rows,
+                 std::span<Row const> order, ServingBank<B> const& bank) const {
+    auto const gate = context.backend.arena().template allocate<typename B::real_type>(static_cast<Index>(logits.size()));
+    context.backend.router_gate(logits, order.first(logits.size()), gate_activation(), gate_scale(), gate);
+    context.backend.scatter_values(gate, rows.cells, bank.gate);
+  }
+
   [[nodiscard]] bool has_aux_router() const {
     return options_.sampling == RouterSampling::AuxRouter && !options_.random_router;
   }

@@ -4,7 +4,7 @@
 /// x0 + g F(...F(x0)) is made once, after the last of them (mor-spec section 4).
 #pragma once
 
-#include "mor/contract/router.hpp"
+#include "mor/contract/serving_router.hpp"
 #include "mor/core/philox.hpp"
 #include "mor/policy/router_network.hpp"
 #include "mor/policy/select_rows.hpp"
@@ -166,6 +166,40 @@ class TokenChoice : public RouterBase {
       if (load[i] < mean) bias[i] += options_.bias_update_rate;
       if (load[i] > mean) bias[i] -= options_.bias_update_rate;
     }
+  }
+
+  static constexpr bool keeps_entry = true;
+
+  /// Chooses the depth, within what the request allows.
+  template <class B, class S>
+  void serve_enter(RouterContext<B>& context, S& state, ServingRows const& rows, std::span<Row const>,
+                   View<typename B::scalar_type> x, ServingBank<B> const& bank) const {
+    using Real = typename B::real_type;
+    B& b = context.backend;
+    auto const logits = b.arena().template matrix<Real>(x.rows, options_.num_recursions);
+    auto const probabilities = b.arena().template matrix<Real>(x.rows, options_.num_recursions);
+    auto const choice = b.arena().template allocate<Real>(x.rows), gate = b.arena().template allocate<Real>(x.rows);
+    Network::forward(context, state.router, x, logits);
+    b.token_choice(logits, bias(context, state, false), options_.activation(), options_.gate_scale(), false, probabilities,
+                   choice, gate);
+    b.limit_choice(probabilities, rows.least, rows.most, choice, gate);
+    b.scatter_values(choice, rows.cells, bank.choice);
+    b.scatter_values(gate, rows.cells, bank.gate);
+    b.scatter_rows(x, rows.cells, bank.entry);
+  }
+
+  template <class B, class S>
+  void serve_step(RouterContext<B>& context, S&, ServingRows const& rows, std::span<Row const>,
+                  View<typename B::scalar_type const> y, ServingBank<B> const& bank,
+                  std::span<typename B::real_type> scores) const {
+    using Real = typename B::real_type;
+    B& b = context.backend;
+    auto const take = [&] { return b.arena().template allocate<Real>(y.rows); };
+    auto const choice = take(), gate = take(), scale = take(), keep = take();
+    b.gather_values(bank.choice, rows.cells, choice);
+    b.gather_values(bank.gate, rows.cells, gate);
+    b.choice_weights(choice, gate, rows.depths, options_.paper_eq2, options_.gating == Gating::Additive, scale, keep, scores);
+    b.combine(y, scale, keep, rows.cells, bank.entry, bank.hidden);
   }
 
  private:

@@ -20,8 +20,11 @@
 #include "mor/backend/host/routing.hpp"
 #include "mor/backend/host/rows.hpp"
 #include "mor/backend/host/sampling.hpp"
+#include "mor/backend/host/serving.hpp"
+#include "mor/backend/host/serving_tables.hpp"
 #include "mor/backend/host/token_choice.hpp"
 #include "mor/contract/backend.hpp"
+#include "mor/contract/serving.hpp"
 #include "mor/math/update.hpp"
 
 #include <algorithm>
@@ -230,6 +233,72 @@ class Backend {
   }
   /// @}
 
+  /// @name Serving: layers of a few rows, composed of the verbs above
+  /// @{
+  void norm_linear(In x, Values norm_weights, double eps, In weights, Out out) {
+    auto const mark = arena_.mark();
+    linear(normed(x, norm_weights, eps), weights, out);
+    arena_.release(mark);
+  }
+  void norm_logits(In x, Values norm_weights, double eps, In weights, Out out) {
+    auto const mark = arena_.mark();
+    linear_logits(normed(x, norm_weights, eps), weights, 1.0, out);
+    arena_.release(mark);
+  }
+  void norm_swiglu(In x, Values norm_weights, double eps, In gate_up_weights, Out out) {
+    auto const mark = arena_.mark();
+    auto const gate_up = arena_.matrix<T>(x.rows, gate_up_weights.rows);
+    linear(normed(x, norm_weights, eps), gate_up_weights, gate_up);
+    swiglu(gate_up, out);
+    arena_.release(mark);
+  }
+  void project_keys(In x, Values norm_weights, double eps, In qkv_weights, Rows positions, Index head_dim, double theta,
+                    KeyList const& write, Out q, Out plane_k, Out plane_v) {
+    auto const mark = arena_.mark();
+    auto const qkv = arena_.matrix<T>(x.rows, qkv_weights.rows);
+    norm_linear(x, norm_weights, eps, qkv_weights, qkv);
+    rope(positions, head_dim, theta, Rotation::Forward, qkv.columns(0, q.cols + plane_k.cols));
+    copy(qkv.columns(0, q.cols), q);
+    write_keys(qkv.columns(q.cols, plane_k.cols), write, plane_k);
+    write_keys(qkv.columns(q.cols + plane_k.cols, plane_v.cols), write, plane_v);
+    arena_.release(mark);
+  }
+  /// @}
+
+  /// @name Serving: rows of mixed depth
+  /// @{
+  using Reports = host::Reports;
+  using Replays = host::Replays;
+  void scatter_values(Values values, Rows rows, Results out) { host::scatter_values(values, rows, out); }
+  void fill_values(double value, Results out) { std::fill(out.begin(), out.end(), static_cast<T>(value)); }
+  void pick_columns(In x, Rows columns, Index shift, Results out) { host::pick_columns(x, columns, shift, out); }
+  void limit_choice(In probabilities, Rows least, Rows most, Results choice, Results gate) {
+    host::limit_choice(probabilities, least, most, choice, gate);
+  }
+  void choice_weights(Values choice, Values gate, Rows depths, bool gate_intermediate, bool additive, Results scale,
+                      Results keep, Results scores) {
+    host::choice_weights(choice, gate, depths, gate_intermediate, additive, scale, keep, scores);
+  }
+  void apply_edits(std::span<TableEdit const> edits, ServingTables const& tables) { host::apply_edits(edits, tables); }
+  void start_recursion(ServingTables const& tables, bool one_depth, ServingRows const& rows) {
+    host::start_recursion(tables, one_depth, rows);
+  }
+  void finish_recursion(ServingTables const& tables, ServingRows const& rows, Values scores, ServingReport const& report) {
+    host::finish_recursion(tables, rows, scores, report);
+  }
+  void collect_finished(ServingTables const& tables, ServingRows const& rows, SampledRows const& sampled) {
+    host::collect_finished(tables, rows, sampled);
+  }
+  void commit_samples(ServingTables const& tables, ServingRows const& rows, SampledRows const& sampled,
+                      std::span<Token const> tokens, Values log_probabilities, ServingReport const& report) {
+    host::commit_samples(tables, rows, sampled, tokens, log_probabilities, report);
+  }
+  void collect_entering(ServingTables const& tables, ServingRows const& rows, std::span<Token> tokens,
+                        ServingReport const& report) {
+    host::collect_entering(tables, rows, tokens, report);
+  }
+  /// @}
+
   /// @name Optimizer
   /// @{
   void add_squares(Values gradients, ParameterGroup group, Record record) {
@@ -248,6 +317,11 @@ class Backend {
 
  private:
   [[nodiscard]] Context context() { return {arena_, threads_}; }
+  [[nodiscard]] In normed(In x, Values weights, double eps) {
+    auto const out = arena_.matrix<T>(x.rows, x.cols);
+    rms_norm(x, weights, eps, out, arena_.allocate<T>(x.rows));
+    return out;
+  }
 
   std::unique_ptr<HostMemory> memory_;  // first: everything below gives its memory back to it
   Arena arena_;
@@ -257,5 +331,7 @@ class Backend {
 
 static_assert(mor::Backend<Backend<float>>);
 static_assert(mor::Backend<Backend<double>>);
+static_assert(mor::ServingBackend<Backend<float>>);
+static_assert(mor::ServingBackend<Backend<double>>);
 
 }  // namespace mor::host

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// What a backend adds to `Backend` so that an engine can serve on it: compound verbs of a layer that read each weight
+/// once for a few rows, scalar verbs for rows of mixed depth, and the verbs that keep the tables of core/serving_tables.hpp.
+///
+/// Symbols as in contract/backend.hpp. What a row gets from a verb does not depend on the other rows, on their number or
+/// on its place among them.
+#pragma once
+
+#include "mor/contract/backend.hpp"
+#include "mor/core/serving_tables.hpp"
+
+#include <concepts>
+#include <span>
+
+namespace mor {
+
+/// norm_linear(x, norm_weights, eps, w, out): out = rms_norm(x) w^T. norm_logits: the same with Real output.
+/// norm_swiglu(x, norm_weights, eps, gate_up [2F, D], out [N, F]): out = swiglu(rms_norm(x) gate_up^T).
+/// project_keys(x, norm_weights, eps, qkv [(H + 2K) E, D], positions, head_dim, theta, write, q [N, H*E], plane_k,
+/// plane_v): q, k, v = rms_norm(x) qkv^T; RoPE on q and k; k and v are written to their places in the list `write`.
+template <class B>
+concept ServingLayers = requires(detail::VerbArguments<B> a, B& b) {
+  b.norm_linear(a.x, a.vector, 1e-5, a.x, a.out);
+  b.norm_logits(a.x, a.vector, 1e-5, a.x, a.real_out);
+  b.norm_swiglu(a.x, a.vector, 1e-5, a.x, a.out);
+  b.project_keys(a.x, a.vector, 1e-5, a.x, a.rows, Index{64}, 10000.0, a.keys, a.out, a.out, a.out);
+};
+
+/// scatter_values(values, rows, out): out[rows[i]] = values[i]. fill_values(value, out).
+/// pick_columns(x [N, C], columns, shift, out): out[i] = x[i, min(columns[i] + shift, C - 1)].
+/// limit_choice(probabilities [N, Nr], least, most, choice, gate): choice[i] becomes the nearest depth that has least[i] to
+/// most[i] recursions (choice counts from 0), and gate[i] its probability.
+/// choice_weights(choice, gate, depths, gate_intermediate, additive, scale, keep, scores): as `token_choice_weights`, with
+/// the row's own step depths[i]; scores[i] = 1 where the token goes on after it, -infinity where it finishes.
+template <class B>
+concept ServingRouting = requires(detail::VerbArguments<B> a, B& b) {
+  b.scatter_values(a.reals, a.rows, a.reals_out);
+  b.fill_values(0.0, a.reals_out);
+  b.pick_columns(a.real_in, a.rows, Index{1}, a.reals_out);
+  b.limit_choice(a.real_in, a.rows, a.rows, a.reals_out, a.reals_out);
+  b.choice_weights(a.reals, a.reals, a.rows, false, false, a.reals_out, a.reals_out, a.reals_out);
+};
+
+namespace detail {
+/// Work that `Replays` might run; has a name, since nvcc takes no lambda in a concept.
+struct ReplayedWork {
+  void operator()() const {}
+};
+}  // namespace detail
+
+/// apply_edits(edits, tables): words of the tables, each at most once; `edits` is host memory, free again on return.
+/// start_recursion(tables, one_depth, rows): lists the cells that are Ready; with `one_depth` those of the depth that most
+/// of them wait for (the deeper one on a tie). Every list must hold all cells that qualify, but those noted below.
+/// finish_recursion(tables, rows, scores, report): after the block: lengths grow by the keys written, depths by 1; who goes
+/// on (`math::goes_on`) is Ready, the others are Finished.
+/// collect_finished(tables, rows, sampled): lists the cells that are Finished and whose slot has none pending, as many as
+/// both lists have room for; they become Idle.
+/// commit_samples(tables, rows, sampled, tokens, log_probabilities, report): writes the report of these rows; each new token
+/// joins its slot's text, and unless it ends it, its slot's own cell is Entering.
+/// collect_entering(tables, rows, tokens, report): lists cells that are Entering, as many as there is room for, with their
+/// tokens; they become Ready at depth 0.
+/// `B::Reports`: reports on their way to the host, first in, first out: Reports(b, words, in_flight), post(words),
+/// pending(), arrived() (of the oldest; never waits), wait() (for the oldest), front(), pop().
+/// `B::Replays`: Replays(b), run(key, work): work that depends on nothing but the key, and whose memory stays where it is.
+/// `Replays::captures`: runs of a key after the first ones cost the host next to nothing.
+template <class B>
+concept ServingControl =
+    requires(detail::VerbArguments<B> a, B& b, ServingTables const& tables, std::span<TableEdit const> edits,
+             ServingRows const& rows, SampledRows const& sampled, ServingReport const& report, typename B::Reports& reports,
+             typename B::Replays& replays) {
+      b.apply_edits(edits, tables);
+      b.start_recursion(tables, false, rows);
+      b.finish_recursion(tables, rows, a.reals, report);
+      b.collect_finished(tables, rows, sampled);
+      b.commit_samples(tables, rows, sampled, a.tokens, a.reals, report);
+      b.collect_entering(tables, rows, a.rows_out, report);
+      reports.post(a.rows);
+      { reports.pending() } -> std::convertible_to<Index>;
+      { reports.arrived() } -> std::same_as<bool>;
+      reports.wait();
+      { reports.front() } -> std::same_as<std::span<Row const>>;
+      reports.pop();
+      replays.run(std::uint64_t{0}, detail::ReplayedWork{});
+      { B::Replays::captures } -> std::convertible_to<bool>;
+    };
+
+/// A backend that an engine can serve on.
+template <class B>
+concept ServingBackend = Backend<B> && ServingLayers<B> && ServingRouting<B> && ServingControl<B>;
+
+}  // namespace mor

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// `Engine`: serves many requests at once with continuous depth-wise batching (docs/inference.md). The unit of work is a
+/// row, (slot, position, depth); a token that needs no further recursion leaves at once and another takes its place.
+#pragma once
+
+#include "mor/infer/engine_options.hpp"
+#include "mor/infer/planner.hpp"
+#include "mor/infer/scheduler.hpp"
+#include "mor/infer/serving_state.hpp"
+#include "mor/infer/stages.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace mor::infer {
+
+/// The smallest launch size for `rows`: powers of two, and from 16 on one between each two.
+[[nodiscard]] constexpr Index launch_size(Index rows) {
+  Index size = 1;
+  while (size < rows) size *= 2;
+  return size >= 16 && size / 4 * 3 >= rows ? size / 4 * 3 : size;
+}
+
+namespace detail {
+template <class Model>
+[[nodiscard]] constexpr bool model_reuses_block() {
+  if constexpr (requires { Model::sharing_type::reuses_block; }) {
+    return Model::sharing_type::reuses_block || !Model::sharing_type::shares_layers;  // without sharing: one recursion
+  }
+  return true;  // a model whose strategy is data: looked at when the engine is made
+}
+}  // namespace detail
+
+/// The caller drives it: no thread is hidden in it, and one thread may call it at a time. It uses its model's backend and
+/// keeps the model busy: do not run the model in between.
+///
+/// @tparam Model  a `RecursiveTransformer` on a backend that can serve, with a router that can be served
+/// @tparam S      who works when (infer/scheduler.hpp)
+template <class Model, class S = TickScheduler>
+class Engine {
+ public:
+  using B = typename Model::backend_type;
+  using Router = typename Model::router_type;
+  static_assert(ServingBackend<B>, "Engine: this backend cannot serve (contract/serving.hpp).");
+  static_assert(ServedRouter<Router, B>,
+                "Engine: this router has no serve_enter and serve_step for rows of mixed depth (contract/serving_router.hpp).");
+  static_assert(Scheduler<S>, "Engine: the second argument is not a scheduler (infer/scheduler.hpp).");
+  static_assert(S::lock_step || detail::model_reuses_block<Model>(),
+                "Engine: with Sequence and MiddleSequence sharing every recursion runs layers of its own, so rows of different "
+                "depths cannot share a launch. Use FullDepthScheduler, or a model with Cycle or MiddleCycle.");
+
+  explicit Engine(Model& model, EngineOptions options = {}, S scheduler = {})
+      : model_(&model),
+        options_(checked(model, std::move(options))),
+        scheduler_(std::move(scheduler)),
+        rules_(ListRules::of<Router, typename Model::cache_type>(model.schedule())),
+        alike_(ListRules::all_alike(model.schedule())),
+        setup_(make_setup()),
+        planner_(setup_),
+        state_(model.backend(), setup_.shape, rooms(), model.config().transformer.hidden_size, Router::keeps_entry),
+        stages_(model, state_, rules_, setup_.block_pages, setup_.end_pages, options_.mode),
+        reports_(model.backend(), state_.report().words.size(), options_.ticks_in_flight + 1),
+        replays_(model.backend()) {
+    if (!S::lock_step && !alike_) {
+      fail(ErrorCode::InvalidConfig, "recursions of different layers cannot share a launch", "Engine",
+           "a schedule whose recursions run the same layers, or FullDepthScheduler", "another schedule");
+    }
+    if (B::Replays::captures) reserve();
+  }
+
+  /// Queues a request. Throws InvalidArgument where it can never be served, OutOfMemory where the queue is full or the text
+  /// would not fit the key storage alone.
+  RequestId submit(Request request) { return planner_.submit(std::move(request)); }
+  /// @param prompt  at least one token; the text may have `EngineOptions::context` tokens in all
+  RequestId submit(std::vector<Token> prompt, SamplingParams const& sampling) {
+    Request request;
+    request.prompt = std::move(prompt);
+    request.sampling = sampling;
+    return submit(std::move(request));
+  }
+
+  /// Ends a request wherever it is; false where it is unknown or has ended. `Finished` comes with the next `step`.
+  bool cancel(RequestId id) { return planner_.cancel(id); }
+
+  /// One tick: admission, one recursion, coda, sampling, prelude. @return what happened since the last call, valid until
+  /// the next one. Where the device is not the host, tokens come some ticks after they were launched.
+  std::span<Event const> step() {
+    planner_.clear_events();
+    while (reports_.pending() > 0 && reports_.arrived()) absorb_oldest();
+    bool const waits = S::exact || prompts_in_flight_;
+    while (reports_.pending() >= (waits ? 1 : options_.ticks_in_flight)) {
+      reports_.wait();
+      absorb_oldest();
+    }
+    TickDemand demand = planner_.plan(tick_ + 1, reports_.pending());
+    if (demand.prompt_rows > 0 && reports_.pending() > 0) {  // prompts are planned from exact counts
+      wait_for_all();
+    }
+    apply_edits();
+    if (demand.rows() == 0) {
+      if (reports_.pending() > 0) wait_for_all();
+      return planner_.events();
+    }
+    ++tick_;
+    prompts_in_flight_ = demand.prompt_rows > 0;
+    if (S::exact || prompts_in_flight_ || !replays_.captures) {
+      exact_tick(demand);
+    } else {
+      tick(demand);
+    }
+    return planner_.events();
+  }
+
+  /// Nothing runs, nothing waits, and every event has been given out.
+  [[nodiscard]] bool idle() const { return planner_.idle() && reports_.pending() == 0 && planner_.events().empty(); }
+
+  [[nodiscard]] EngineStatistics statistics() const { return planner_.statistics(); }
+  [[nodiscard]] EngineOptions const& options() const { return options_; }
+  /// Bytes of keys and values that were allocated.
+  [[nodiscard]] Index cache_bytes() const { return stages_.cache_bytes(); }
+  /// Forgets the keys that were kept for later requests.
+  void drop_prefixes() { planner_.drop_prefixes(); }
+
+ private:
+  static EngineOptions checked(Model const& model, EngineOptions options) {
+    options.check();
+    auto const& config = model.config();
+    Index const longest = config.transformer.max_position_embeddings;
+    if (options.context == 0) options.context = longest;
+    require(options.context >= 2 && options.context <= longest, "texts cannot be longer than the model's context, nor shorter than 2",
+            "EngineOptions, context");
+    options.prefill_chunk = std::min(options.prefill_chunk, options.prefill_rows);
+    if (config.recursion.random_router) {
+      fail(ErrorCode::InvalidArgument, "the random router is a control of experiments and is not served", "Engine",
+           "a model whose router decides", "random_router");
+    }
+    if (!options.pad_rows) options.pad_rows = B::Replays::captures;
+    return options;
+  }
+
+  /// Sizes of tables and storage.
+  PlannerSetup make_setup() const {
+    auto const& config = model_->config();
+    auto const& schedule = model_->schedule();
+    PlannerSetup setup;
+    setup.options = options_;
+    setup.vocab_size = config.transformer.vocab_size;
+    setup.full_depth = S::full_depth || options_.mode == RoutingMode::FullDepth || !Router::routes;
+    Index const recursions = schedule.num_recursions();
+    double visits = 0.0;
+    for (Index r = 0; r < recursions; ++r) {
+      setup.survival.push_back(setup.full_depth ? 1.0
+                                                : static_cast<double>(recursions - r) / static_cast<double>(recursions));
+      visits += r < rules_.lists ? (rules_.dense ? 1.0 : setup.survival.back()) : 0.0;
+    }
+    setup.shape = {options_.slots, options_.prefill_rows, recursions, options_.context, options_.page_size, rules_.dense};
+    setup.block_lists = rules_.lists;
+    setup.has_ends = !schedule.prelude.empty() || !schedule.coda.empty();
+    Index const per_list = setup.shape.pages_per_list();
+    if (options_.cache_bytes == 0) {
+      setup.block_pages = options_.slots * rules_.lists * per_list;
+      setup.end_pages = setup.has_ends ? options_.slots * per_list : 0;
+    } else {
+      using Scalar = typename B::scalar_type;
+      double const layer = 2.0 * static_cast<double>(config.transformer.key_value_size() * options_.page_size) * sizeof(Scalar);
+      double const block = layer * static_cast<double>(schedule.block_layers());
+      double const ends = layer * static_cast<double>(schedule.prelude.size() + schedule.coda.size());
+      // Every token needs a place in the unique layers' pages, and `visits` in the block's; a tenth more for the rest of pages.
+      double const share = 1.1 / visits;
+      setup.block_pages = static_cast<Index>(static_cast<double>(options_.cache_bytes) / (block + share * ends));
+      setup.end_pages = setup.has_ends ? static_cast<Index>(share * static_cast<double>(setup.block_pages)) : 0;
+      if (setup.block_pages < rules_.lists || (setup.has_ends && setup.end_pages < 1)) {
+        fail(ErrorCode::OutOfMemory, "the key storage has no room for one page of each list", "EngineOptions, cache_bytes",
+             text_of(static_cast<Index>((block + ends) * static_cast<double>(rules_.lists))) + " bytes or more",
+             text_of(options_.cache_bytes));
+      }
+    }
+    return setup;
+  }
+  [[nodiscard]] StageRooms rooms() const {
+    Index const cells = launch_size(setup_.shape.cells()), slots = launch_size(setup_.shape.slots);
+    return {cells, cells, slots, cells};
+  }
+
+  /// Runs the largest launches on empty tables, so that no memory moves once work has been captured.
+  void reserve() {
+    StageRooms const& most = state_.rooms();
+    Index const longest = launch_size(options_.context);
+    stages_.recursion(most.recursion, false, 0, longest);
+    stages_.finish(most.finished, most.sampled, longest);
+    stages_.enter(most.entering, longest);
+    model_->backend().arena().reset();
+  }
+
+  [[nodiscard]] Index padded(Index rows) const { return rows == 0 || !*options_.pad_rows ? rows : launch_size(rows); }
+  /// Keys of a list at most, in few sizes.
+  [[nodiscard]] Index longest_of(TickDemand const& demand) const {
+    return *options_.pad_rows ? std::max<Index>(launch_size(demand.longest), options_.page_size) : demand.longest;
+  }
+
+  void apply_edits() {
+    B& b = model_->backend();
+    if (!planner_.clears().empty()) b.apply_edits(planner_.clears(), state_.tables());
+    if (!planner_.sets().empty()) b.apply_edits(planner_.sets(), state_.tables());
+    if (!planner_.copies().empty()) stages_.copy_pages(planner_.copies());
+    planner_.edits_made();
+  }
+
+  void absorb_oldest() {
+    planner_.absorb(first_reported_++, reports_.front(), state_.rooms().finished);
+    reports_.pop();
+  }
+  void wait_for_all() {
+    while (reports_.pending() > 0) {
+      reports_.wait();
+      absorb_oldest();
+    }
+  }
+  void post() { reports_.post(std::span<Row const>(state_.report_words())); }
+
+  /// A launch's work depends on its sizes alone.
+  template <class Work>
+  void run(Index stage, Index a, Index b, Index longest, bool flag, Work const& work) {
+    auto const key = static_cast<std::uint64_t>(stage) | (static_cast<std::uint64_t>(flag) << 3) |
+                     (static_cast<std::uint64_t>(a) << 4) | (static_cast<std::uint64_t>(b) << 24) |
+                     (static_cast<std::uint64_t>(longest) << 44);
+    replays_.run(key, work);
+  }
+  void run_recursion(Index rows, bool one_depth, Index longest) {
+    Index const phase = alike_ ? 0 : phase_;
+    run(1, rows, phase, longest, one_depth, [&] { stages_.recursion(rows, one_depth, phase, longest); });
+    ++phase_;
+    auto& counters = planner_.counters();
+    counters.launched_rows += rows;
+  }
+  void clear_header() { model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0}); }
+
+  /// A tick whose sizes are upper bounds: the host does not wait for what the device decides.
+  void tick(TickDemand const& demand) {
+    Index const rows = padded(demand.decoding), longest = longest_of(demand);
+    auto const work = [&] {
+      clear_header();
+      stages_.recursion(rows, false, 0, longest);
+      stages_.finish(rows, rows, longest);
+      stages_.enter(rows, longest);
+    };
+    run(0, rows, rows, longest, false, work);
+    post();
+    planner_.prelude_ran();
+    auto& counters = planner_.counters();
+    ++counters.ticks;
+    ++counters.coda_ticks;
+    counters.launched_rows += rows;
+    ready_ = demand.rows();
+  }
+
+  /// A tick in two parts: what the recursion has decided is known before the rest is launched.
+  void exact_tick(TickDemand const& demand) {
+    Index const longest = longest_of(demand);
+    auto& counters = planner_.counters();
+    ++counters.ticks;
+    clear_header();
+    TickCounts counts{std::min(ready_, demand.rows()), waiting_, demand.entering_prompt};
+    auto const plan = scheduler_.recursion(counts);
+    if (plan.run && counts.ready > 0) {
+      run_recursion(padded(counts.ready), plan.one_depth, longest);
+      post();
+      reports_.wait();
+      auto const words = reports_.front();
+      ready_ = words[ServingReport::ReadyRows];
+      waiting_ = words[ServingReport::WaitingRows];
+      samples_ = words[ServingReport::WaitingSamples];
+      reports_.pop();
+    }
+    counts = {ready_, waiting_, demand.entering_prompt};
+    bool const finishes = scheduler_.finish(counts);
+    Index const finished = finishes ? waiting_ : 0, samples = finishes ? samples_ : 0;
+    Index const entering = finishes ? samples + demand.entering_prompt : 0;
+    if (finished > 0) {
+      ++counters.coda_ticks;
+      Index const rows = padded(finished), drawn = padded(samples);
+      run(2, rows, drawn, longest, false, [&] { stages_.finish(rows, drawn, longest); });
+      waiting_ = samples_ = 0;
+    }
+    if (entering > 0) {
+      Index const rows = padded(entering);
+      run(3, rows, 0, longest, false, [&] { stages_.enter(rows, longest); });
+      planner_.prelude_ran();
+    }
+    post();
+    reports_.wait();
+    Index const entered = reports_.front()[ServingReport::EnteredRows];
+    ready_ += entered;
+    if (entered > 0) phase_ = 0;
+    first_reported_ = tick_;
+    absorb_oldest();
+  }
+
+  Model* model_;
+  EngineOptions options_;
+  S scheduler_;
+  ListRules rules_;
+  bool alike_;
+  PlannerSetup setup_;
+  Planner planner_;
+  ServingState<B> state_;
+  Stages<Model> stages_;
+  typename B::Reports reports_;
+  typename B::Replays replays_;
+  Index tick_ = 0;            ///< launched
+  Index first_reported_ = 1;  ///< the tick whose report comes next
+  Index ready_ = 0, waiting_ = 0, samples_ = 0;  ///< after the last exact tick; upper bounds after edits
+  Index phase_ = 0;           ///< recursions since rows entered
+  bool prompts_in_flight_ = false;
+};
+
+}  // namespace mor::infer

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Sizes and limits of a serving engine, and what it counts.
+#pragma once
+
+#include "mor/core/config.hpp"
+#include "mor/core/error.hpp"
+#include "mor/core/types.hpp"
+
+#include <optional>
+#include <vector>
+
+namespace mor::infer {
+
+struct EngineOptions {
+  Index slots = 32;              ///< requests served at once
+  Index context = 0;             ///< tokens of a text at most; 0: the model's
+  Index page_size = 64;          ///< tokens of a page of keys
+  Index cache_bytes = 0;         ///< room for keys and values; 0: as much as every slot can need
+  Index prefill_chunk = 256;     ///< prompt tokens of a request in one tick at most
+  Index prefill_rows = 512;      ///< prompt tokens in flight at most
+  Index queue = 1 << 20;         ///< requests that may wait
+  Index ticks_in_flight = 2;     ///< how far the host runs ahead of the device, where the device is not the host
+  RoutingMode mode = RoutingMode::Threshold;  ///< or AuxRouter, or FullDepth
+  double admission_margin = 1.0;  ///< standard deviations of pages kept free for the requests that run
+  bool prefix_cache = true;      ///< keep the keys of prompts for later requests that begin alike
+  std::optional<bool> pad_rows = {};  ///< launches have one of a few sizes; default: where launches are captured
+
+  void check() const {
+    auto const positive = [](Index value, char const* field) {
+      if (value < 1) fail(ErrorCode::InvalidArgument, "an option of the engine must be positive", field, "1 or more", text_of(value));
+    };
+    positive(slots, "slots");
+    positive(page_size, "page_size");
+    positive(prefill_chunk, "prefill_chunk");
+    positive(prefill_rows, "prefill_rows");
+    positive(queue, "queue");
+    positive(ticks_in_flight, "ticks_in_flight");
+    require(context >= 0 && cache_bytes >= 0 && admission_margin >= 0.0, "an option of the engine is negative", "EngineOptions");
+    require(mode != RoutingMode::TopK, "top-k over a sequence is not causal: serve with Threshold, AuxRouter or FullDepth",
+            "EngineOptions, mode");
+  }
+};
+
+/// What an engine has counted since it was made, and how it stands.
+struct EngineStatistics {
+  Index queued = 0, running = 0;                ///< requests now
+  Index submitted = 0, finished = 0, cancelled = 0, preempted = 0;
+  Index free_pages = 0, total_pages = 0;        ///< of the recursion block
+  Index free_end_pages = 0, total_end_pages = 0;  ///< of the unique layers
+  Index cached_pages = 0;                       ///< held by the prefix cache alone
+  Index prefix_hits = 0, prefix_tokens = 0;     ///< requests that began with kept keys, tokens saved
+  Index ticks = 0, coda_ticks = 0;
+  Index recursion_rows = 0, launched_rows = 0;  ///< rows that took a recursion; rows launched for them, padding included
+  Index prompt_tokens = 0, new_tokens = 0;      ///< read; made
+  std::vector<Index> depths = {};               ///< [Nr + 1] tokens read that took so many recursions
+  /// Recursions of a token on average.
+  [[nodiscard]] double mean_depth() const {
+    double tokens = 0.0, taken = 0.0;
+    for (std::size_t d = 0; d < depths.size(); ++d) {
+      tokens += static_cast<double>(depths[d]);
+      taken += static_cast<double>(d) * static_cast<double>(depths[d]);
+    }
+    return tokens > 0.0 ? taken / tokens : 0.0;
+  }
+};
+
+}  // namespace mor::infer

@@ -1,0 +1,568 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// `Planner`: the host's half of a serving engine. It admits requests to slots, lends them pages, turns every decision
+/// into edits of the device's tables, and reports of ticks into events. It knows no backend and no model.
+#pragma once
+
+#include "mor/core/serving_tables.hpp"
+#include "mor/infer/engine_options.hpp"
+#include "mor/infer/prefix_cache.hpp"
+#include "mor/infer/sequence.hpp"
+#include "mor/math/serving.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace mor::infer {
+
+/// What a planner must know of a model and its storage.
+struct PlannerSetup {
+  ServingShape shape;
+  Index block_lists = 1;       ///< recursions that keep key lists of their own
+  Index block_pages = 0, end_pages = 0;
+  bool has_ends = false;       ///< the model has layers outside the recursions
+  Index vocab_size = 0;
+  std::vector<double> survival;  ///< [Nr] expected share of tokens that enter each recursion, until it is measured
+  bool full_depth = false;
+  EngineOptions options;
+};
+
+/// A page whose first keys another list needs too: copied before the tick.
+struct PageCopy {
+  bool ends = false;
+  Row from = 0, to = 0;
+  Index keys = 0;
+};
+
+/// What the next tick has to do, as far as the host knows. Counts are upper bounds.
+struct TickDemand {
+  Index decoding = 0;        ///< rows of slots that decode
+  Index prompt_rows = 0;     ///< rows of prompts in flight, those that enter included
+  Index entering_prompt = 0;  ///< of these, the ones that enter now
+  Index ending_prompts = 0;  ///< chunks in flight whose last row makes a token
+  Index longest = 0;         ///< keys of a list at most
+  [[nodiscard]] Index rows() const { return decoding + prompt_rows; }
+};
+
+class Planner {
+ public:
+  explicit Planner(PlannerSetup setup)
+      : setup_(std::move(setup)),
+        tables_{setup_.shape, nullptr},
+        pools_{PagePool(setup_.block_pages), PagePool(setup_.end_pages), setup_.has_ends, setup_.shape.page_size},
+        slots_(static_cast<std::size_t>(setup_.shape.slots)),
+        cell_owner_(static_cast<std::size_t>(setup_.shape.cells()), -1),
+        prompt_cells_(setup_.shape.slots, setup_.shape.prompt_cells) {
+    statistics_.depths.assign(static_cast<std::size_t>(setup_.shape.recursions) + 1, 0);
+    statistics_.total_pages = pools_.block.size();
+    statistics_.total_end_pages = pools_.ends.size();
+    visits_.assign(static_cast<std::size_t>(setup_.shape.recursions), 0);
+    for (Index slot = 0; slot < setup_.shape.slots; ++slot) cell_owner_[static_cast<std::size_t>(slot)] = slot;
+  }
+
+  RequestId submit(Request request) {
+    check(request);
+    if (static_cast<Index>(queue_.size()) >= setup_.options.queue) {
+      fail(ErrorCode::OutOfMemory, "the queue is full", "Engine::submit", "at most " + text_of(setup_.options.queue) + " waiting requests",
+           text_of(queue_.size()));
+    }
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = next_id_++;
+    sequence->text = request.prompt;
+    sequence->most_depth = request.depth.max_depth == 0 ? setup_.shape.recursions : request.depth.max_depth;
+    sequence->least_depth = setup_.full_depth ? sequence->most_depth : request.depth.min_depth;
+    sequence->last_position =
+        std::min(static_cast<Index>(request.prompt.size()) + request.max_new_tokens, setup_.shape.context) - 1;
+    sequence->request = std::move(request);
+    ++statistics_.submitted;
+    RequestId const id = sequence->id;
+    queue_.push_back(std::move(sequence));
+    return id;
+  }
+
+  /// True where the request waits or runs; its `Finished` event comes with the next tick.
+  bool cancel(RequestId id) {
+    auto const waiting = std::find_if(queue_.begin(), queue_.end(), [id](auto const& s) { return s->id == id; });
+    if (waiting != queue_.end()) {
+      finish(std::move(*waiting), FinishReason::Cancelled);
+      queue_.erase(waiting);
+      return true;
+    }
+    for (Slot& slot : slots_) {
+      if (slot.sequence == nullptr || slot.sequence->id != id) continue;
+      finish(evict(slot), FinishReason::Cancelled);
+      return true;
+    }
+    return false;
+  }
+
+  /// Prepares tick number `tick` while `in_flight` earlier ones have not reported: growth of lists, prompt chunks, new
+  /// guests. `clears`, then `sets`, then `copies` are to be carried out before it.
+  TickDemand plan(Index tick, Index in_flight) {
+    tick_ = tick;
+    in_flight_ = in_flight;
+    for (Slot* const slot : by_age()) {
+      if (slot->sequence != nullptr) grow(*slot);
+    }
+    for (Slot* const slot : by_age()) {
+      if (slot->sequence != nullptr) start_chunk(*slot);
+    }
+    admit();
+    return demand();
+  }
+
+  /// Takes the report of tick `tick`; events collect until `clear_events`.
+  void absorb(Index tick, std::span<Row const> words, Index finished_room) {
+    ServingReport const report{{}, finished_room};
+    auto const at = [&](Index word) { return words[static_cast<std::size_t>(word)]; };
+    statistics_.recursion_rows += at(ServingReport::RecursionRows);
+    for (Index i = 0; i < at(ServingReport::FinishedRows); ++i) {
+      row_finished(tick, at(report.finished(i)), at(report.finished(i) + 1));
+    }
+    for (Index i = 0; i < at(ServingReport::SampledRows); ++i) {
+      Index const word = report.sampled(i);
+      token_made(tick, at(word), at(word + 1), math::word_float(at(word + 2)), at(word + 3) != 0);
+    }
+  }
+
+  /// The tick that was planned last has run the prelude.
+  void prelude_ran() {
+    for (Slot& slot : slots_) slot.chunk.entered = true;
+  }
+
+  [[nodiscard]] bool idle() const { return queue_.empty() && running() == 0; }
+  [[nodiscard]] Index running() const {
+    return static_cast<Index>(std::count_if(slots_.begin(), slots_.end(), [](Slot const& s) { return s.sequence != nullptr; }));
+  }
+  [[nodiscard]] std::vector<Event> const& events() const { return events_; }
+  void clear_events() {
+    events_.clear();
+    ended_.clear();
+  }
+  [[nodiscard]] std::span<TableEdit const> clears() const { return clears_; }
+  [[nodiscard]] std::span<TableEdit const> sets() const { return sets_; }
+  [[nodiscard]] std::span<PageCopy const> copies() const { return copies_; }
+  void edits_made() {
+    clears_.clear();
+    sets_.clear();
+    copies_.clear();
+  }
+  void drop_prefixes() { prefixes_.clear(pools_); }
+
+  [[nodiscard]] EngineStatistics statistics() const {
+    EngineStatistics now = statistics_;
+    now.queued = static_cast<Index>(queue_.size());
+    now.running = running();
+    now.free_pages = pools_.block.free();
+    now.free_end_pages = pools_.ends.free();
+    std::vector<bool> held(static_cast<std::size_t>(pools_.block.size()), false);
+    for (Slot const& slot : slots_) {
+      for (auto const& list : slot.pages.block) {
+        for (Row const page : list) held[static_cast<std::size_t>(page)] = true;
+      }
+    }
+    now.cached_pages = now.total_pages - now.free_pages - static_cast<Index>(std::count(held.begin(), held.end(), true));
+    return now;
+  }
+  [[nodiscard]] EngineStatistics& counters() { return statistics_; }
+
+ private:
+  void check(Request const& request) const {
+    auto const refuse = [](char const* what, char const* field, std::string const& expected, std::string const& got) {
+      fail(ErrorCode::InvalidArgument, what, std::string("Engine::submit, ") + field, expected, got);
+    };
+    Index const size = static_cast<Index>(request.prompt.size()), depths = setup_.shape.recursions;
+    if (size == 0) refuse("the prompt is empty", "prompt", "at least one token", "0");
+    if (size >= setup_.shape.context) {
+      refuse("the prompt leaves no room for a new token", "prompt", "at most " + text_of(setup_.shape.context - 1) + " tokens", text_of(size));
+    }
+    for (Token const token : request.prompt) {
+      if (token < 0 || token >= setup_.vocab_size) {
+        refuse("a token id is outside the vocabulary", "prompt", "0 .. " + text_of(setup_.vocab_size - 1), text_of(token));
+      }
+    }
+    if (request.max_new_tokens < 1) refuse("no token is asked for", "max_new_tokens", "1 or more", text_of(request.max_new_tokens));
+    request.sampling.check();
+    auto const& knobs = request.depth;
+    if (std::isnan(knobs.threshold)) refuse("a depth knob is not a number", "threshold", "a number", "nan");
+    if (knobs.min_depth < 1 || knobs.min_depth > depths) refuse("a depth knob is out of range", "min_depth", "1 .. " + text_of(depths), text_of(knobs.min_depth));
+    if (knobs.max_depth != 0 && (knobs.max_depth < knobs.min_depth || knobs.max_depth > depths)) {
+      refuse("a depth knob is out of range", "max_depth", "0, or min_depth .. " + text_of(depths), text_of(knobs.max_depth));
+    }
+    Index const longest = std::min(size + std::min(request.max_new_tokens, setup_.shape.context), setup_.shape.context);
+    Index const pages = pools_.pages_of(longest);
+    if (pages * setup_.block_lists > pools_.block.size() || (pools_.has_ends && pages > pools_.ends.size())) {
+      fail(ErrorCode::OutOfMemory, "the text does not fit the key storage even alone", "Engine::submit",
+           text_of(pages * setup_.block_lists) + " pages", text_of(pools_.block.size()));
+    }
+  }
+
+  void set(Index word, Index value) { sets_.push_back({static_cast<Row>(word), static_cast<Row>(value)}); }
+  void clear(Index cell) {
+    clears_.push_back({static_cast<Row>(tables_.status(cell)), static_cast<Row>(CellStatus::Idle)});
+  }
+  [[nodiscard]] Index number(Slot const& slot) const { return &slot - slots_.data(); }
+
+  [[nodiscard]] std::vector<Slot*> by_age() {
+    std::vector<Slot*> order;
+    for (Slot& slot : slots_) {
+      if (slot.sequence != nullptr) order.push_back(&slot);
+    }
+    std::sort(order.begin(), order.end(), [](Slot const* a, Slot const* b) { return a->admitted < b->admitted; });
+    return order;
+  }
+
+  // Lists and pages.
+
+  /// Keys that list `l` may hold after this tick, where the slot has read `read` tokens of `tokens` that may be on their way.
+  [[nodiscard]] Index list_bound(Slot const& slot, Index l, Index tokens) const {
+    if (l == 0 || setup_.shape.dense_lists) return tokens;
+    return slot.lengths[static_cast<std::size_t>(l)] + tokens - slot.read();
+  }
+  /// Tokens whose rows a decoding slot may have started by the end of this tick. The last token is never read.
+  [[nodiscard]] Index tokens_bound(Slot const& slot) const {
+    return std::min(slot.sequence->length() + in_flight_ + 1, slot.sequence->last_position);
+  }
+
+  /// Lengthens the slot's lists to hold `tokens` tokens; false, and nothing done, where pages are missing.
+  bool lengthen(Slot& slot, Index tokens) {
+    Index missing = 0;
+    for (std::size_t l = 0; l < slot.pages.block.size(); ++l) {
+      missing += std::max<Index>(0, pools_.pages_of(list_bound(slot, static_cast<Index>(l), tokens)) -
+                                        static_cast<Index>(slot.pages.block[l].size()));
+    }
+    Index const missing_ends =
+        pools_.has_ends ? std::max<Index>(0, pools_.pages_of(tokens) - static_cast<Index>(slot.pages.ends.size())) : 0;
+    while (missing > pools_.block.free() || missing_ends > pools_.ends.free()) {
+      if (!prefixes_.drop_oldest(pools_)) return false;
+    }
+    for (std::size_t l = 0; l < slot.pages.block.size(); ++l) {
+      auto& list = slot.pages.block[l];
+      Index const wanted = pools_.pages_of(list_bound(slot, static_cast<Index>(l), tokens));
+      while (static_cast<Index>(list.size()) < wanted) add_page(slot, false, static_cast<Index>(l), pools_.block.take());
+    }
+    while (pools_.has_ends && static_cast<Index>(slot.pages.ends.size()) < pools_.pages_of(tokens)) {
+      add_page(slot, true, 0, pools_.ends.take());
+    }
+    return true;
+  }
+  void add_page(Slot& slot, bool ends, Index l, Row page) {
+    auto& list = ends ? slot.pages.ends : slot.pages.block[static_cast<std::size_t>(l)];
+    Index const table = ends ? tables_.end_pages() : tables_.block_pages();
+    set(table + tables_.list_begin(ends ? 0 : l, number(slot)) + static_cast<Index>(list.size()), page);
+    list.push_back(page);
+  }
+
+  /// Room for the rows that a decoding slot may start; takes it from the youngest where there is none.
+  void grow(Slot& slot) {
+    if (!slot.may_decode()) return;
+    while (!lengthen(slot, std::max(tokens_bound(slot), slot.goal))) {
+      Slot* const victim = youngest();
+      preempt(*victim);
+      if (victim == &slot) return;
+    }
+  }
+  [[nodiscard]] Slot* youngest() {
+    auto const order = by_age();
+    return order.back();
+  }
+  /// Back to the head of the queue; its text is read again later, and goes on as it would have.
+  void preempt(Slot& slot) {
+    auto sequence = evict(slot);
+    sequence->depths.clear();
+    queue_.push_front(std::move(sequence));
+    ++statistics_.preempted;
+  }
+  /// Frees a slot whose rows may be at work.
+  std::unique_ptr<Sequence> evict(Slot& slot) {
+    clear(number(slot));
+    for (Index i = 0; i < slot.chunk.rows; ++i) clear(slot.chunk.first_cell + i);
+    return leave(slot);
+  }
+  /// Frees a slot.
+  std::unique_ptr<Sequence> leave(Slot& slot) {
+    free_chunk(slot);
+    pools_.release(slot.pages);
+    return std::move(slot.sequence);
+  }
+  void free_chunk(Slot& slot) {
+    if (slot.chunk.rows == 0) return;
+    std::fill_n(cell_owner_.begin() + static_cast<std::ptrdiff_t>(slot.chunk.first_cell), slot.chunk.rows, Index{-1});
+    prompt_cells_.give_back(slot.chunk.first_cell, slot.chunk.rows);
+    slot.chunk = {};
+  }
+
+  // Prompts.
+
+  /// Starts the next rows of a prompt, as many as there are cells and pages for.
+  void start_chunk(Slot& slot) {
+    if (slot.chunk.rows != 0 || slot.fed == slot.goal) return;
+    auto const [first, cells] = prompt_cells_.take(std::min(setup_.options.prefill_chunk, slot.goal - slot.fed));
+    if (cells == 0) return;
+    if (!lengthen(slot, slot.fed + cells)) {
+      prompt_cells_.give_back(first, cells);
+      if (nothing_moves()) preempt_for(slot);
+      return;
+    }
+    Index const me = number(slot);
+    for (Index i = 0; i < cells; ++i) {
+      Index const cell = first + i, position = slot.fed + i;
+      set(tables_.status(cell), static_cast<Index>(CellStatus::Entering));
+      set(tables_.slot(cell), me);
+      set(tables_.position(cell), position);
+      set(tables_.samples(cell), position + 1 == slot.goal ? 1 : 0);
+      cell_owner_[static_cast<std::size_t>(cell)] = me;
+    }
+    set(tables_.pending(me), cells);
+    slot.chunk = {first, cells, cells, tick_, false};
+    slot.fed += cells;
+    statistics_.prompt_tokens += cells;
+  }
+  /// No row of any request is on its way, so no page will come back by itself.
+  [[nodiscard]] bool nothing_moves() const {
+    return std::none_of(slots_.begin(), slots_.end(), [](Slot const& s) { return s.chunk.rows != 0 || s.decoding(); });
+  }
+  void preempt_for(Slot const& slot) {
+    Slot* const victim = youngest();
+    if (victim != &slot) preempt(*victim);
+  }
+
+  void admit() {
+    for (Slot& slot : slots_) {
+      if (queue_.empty()) return;
+      if (slot.sequence != nullptr) continue;
+      if (!fits(*queue_.front())) return;
+      auto sequence = std::move(queue_.front());
+      queue_.pop_front();
+      enter(slot, std::move(sequence));
+      start_chunk(slot);
+    }
+  }
+
+  /// Pages that a text of this length takes in the end, expected, and the variance of that.
+  struct Expectation {
+    double block = 0.0, ends = 0.0, variance = 0.0;
+  };
+  [[nodiscard]] Expectation expect(Index tokens) const {
+    Expectation sum;
+    double const page = static_cast<double>(pools_.page_size), n = static_cast<double>(tokens);
+    for (Index l = 0; l < setup_.block_lists; ++l) {
+      double const share = l == 0 || setup_.shape.dense_lists ? 1.0 : survival(l);
+      sum.block += std::ceil(share * n / page);
+      sum.variance += n * share * (1.0 - share) / (page * page);
+    }
+    if (pools_.has_ends) sum.ends = std::ceil(n / page);
+    return sum;
+  }
+  [[nodiscard]] double survival(Index recursion) const {
+    auto const r = static_cast<std::size_t>(recursion);
+    double const seen = static_cast<double>(visits_[0]), prior = 256.0;
+    return (static_cast<double>(visits_[r]) + prior * setup_.survival[r]) / (seen + prior);
+  }
+  /// Whether the request fits beside what the others will still need.
+  [[nodiscard]] bool fits(Sequence const& sequence) {
+    if (running() == 0) {
+      while (prefixes_.size() > 0 && !room_for(sequence)) prefixes_.drop_oldest(pools_);
+      return true;
+    }
+    while (!room_for(sequence)) {
+      if (!prefixes_.drop_oldest(pools_)) return false;
+    }
+    return true;
+  }
+  [[nodiscard]] bool room_for(Sequence const& sequence) const {
+    Expectation all = expect(sequence.last_position);
+    for (Slot const& slot : slots_) {
+      if (slot.sequence == nullptr) continue;
+      auto const whole = expect(slot.sequence->last_position);
+      double held = 0.0;
+      for (auto const& list : slot.pages.block) held += static_cast<double>(list.size());
+      all.block += std::max(0.0, whole.block - held);
+      all.ends += std::max(0.0, whole.ends - static_cast<double>(slot.pages.ends.size()));
+      all.variance += whole.variance;
+    }
+    double const margin = setup_.options.admission_margin * std::sqrt(all.variance);
+    return all.block + margin <= static_cast<double>(pools_.block.free()) &&
+           all.ends <= static_cast<double>(pools_.ends.free());
+  }
+
+  void enter(Slot& slot, std::unique_ptr<Sequence> sequence) {
+    slot.sequence = std::move(sequence);
+    auto& guest = *slot.sequence;
+    Index const me = number(slot);
+    slot.first_tick = tick_;
+    slot.admitted = admissions_++;
+    slot.fed = 0;
+    slot.goal = guest.length();
+    slot.chunk = {};
+    slot.pages.block.assign(static_cast<std::size_t>(setup_.block_lists), {});
+    slot.lengths.assign(static_cast<std::size_t>(setup_.shape.recursions), 0);
+    guest.depths.clear();
+    reuse_prefix(slot);
+    for (Index r = 0; r < setup_.shape.recursions; ++r) {
+      set(tables_.length(r, me), slot.lengths[static_cast<std::size_t>(r)]);
+    }
+    set(tables_.end_token(me), guest.request.end_token.value_or(-1));
+    set(tables_.last_position(me), guest.last_position);
+    set(tables_.least_depth(me), guest.least_depth);
+    set(tables_.most_depth(me), guest.most_depth);
+    set(tables_.threshold(me), math::float_word(static_cast<float>(guest.request.depth.threshold)));
+    Row rule[kRuleWords];
+    math::rule_to_words(guest.request.sampling.rule(0, 0, 0), rule);
+    for (Index i = 0; i < kRuleWords; ++i) set(tables_.rule(me) + i, rule[i]);
+    for (Index i = 0; i < guest.length(); ++i) {
+      set(tables_.text() + me * setup_.shape.context + i, guest.text[static_cast<std::size_t>(i)]);
+    }
+  }
+
+  /// Begins with keys that an earlier request left: whole pages are shared, the last one of a list is copied.
+  void reuse_prefix(Slot& slot) {
+    if (!setup_.options.prefix_cache) return;
+    auto& guest = *slot.sequence;
+    KeptPrefix const* const kept = prefixes_.find(guest.text, knobs_of(guest));
+    if (kept == nullptr) return;
+    Index const tokens = static_cast<Index>(kept->tokens.size());
+    Index copies = 0;
+    for (Index l = 0; l < setup_.block_lists; ++l) copies += kept_length(*kept, l) % pools_.page_size != 0 ? 1 : 0;
+    if (copies > pools_.block.free() || (pools_.has_ends && pools_.ends.free() < 1)) return;
+    for (Index l = 0; l < setup_.block_lists; ++l) {
+      take_list(slot, false, l, kept->pages.block[static_cast<std::size_t>(l)], kept_length(*kept, l));
+    }
+    if (pools_.has_ends) take_list(slot, true, 0, kept->pages.ends, tokens);
+    slot.lengths = kept->lengths;
+    guest.depths = kept->depths;
+    slot.fed = tokens;
+    ++statistics_.prefix_hits;
+    statistics_.prefix_tokens += tokens;
+  }
+  [[nodiscard]] Index kept_length(KeptPrefix const& kept, Index l) const {
+    return l == 0 || setup_.shape.dense_lists ? static_cast<Index>(kept.tokens.size()) : kept.lengths[static_cast<std::size_t>(l)];
+  }
+  void take_list(Slot& slot, bool ends, Index l, std::vector<Row> const& pages, Index keys) {
+    PagePool& pool = ends ? pools_.ends : pools_.block;
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      Index const left = keys - static_cast<Index>(i) * pools_.page_size;
+      if (left >= pools_.page_size) {
+        pool.share(pages[i]);
+        add_page(slot, ends, l, pages[i]);
+      } else {
+        Row const own = pool.take();
+        copies_.push_back({ends, pages[i], own, left});
+        add_page(slot, ends, l, own);
+      }
+    }
+  }
+  /// The knobs that the decisions depended on.
+  [[nodiscard]] static DepthKnobs knobs_of(Sequence const& sequence) {
+    return {sequence.request.depth.threshold, sequence.least_depth, sequence.most_depth};
+  }
+  void keep_prefix(Slot const& slot) {
+    if (!setup_.options.prefix_cache) return;
+    auto const& guest = *slot.sequence;
+    std::vector<Index> lengths;
+    for (Index l = 0; l < setup_.block_lists; ++l) {
+      lengths.push_back(l == 0 || setup_.shape.dense_lists ? slot.read() : slot.lengths[static_cast<std::size_t>(l)]);
+    }
+    prefixes_.keep(std::span<Token const>(guest.text).first(static_cast<std::size_t>(slot.read())), knobs_of(guest),
+                   guest.depths, slot.lengths, slot.pages, lengths, pools_);
+  }
+
+  // Reports.
+
+  [[nodiscard]] Slot* owner(Index tick, Index cell) {
+    Index const number = cell_owner_[static_cast<std::size_t>(cell)];
+    if (number < 0) return nullptr;
+    Slot& slot = slots_[static_cast<std::size_t>(number)];
+    Index const since = cell < setup_.shape.slots ? slot.first_tick : slot.chunk.first_tick;
+    return slot.sequence != nullptr && tick >= since ? &slot : nullptr;
+  }
+
+  void row_finished(Index tick, Index cell, Row depth) {
+    Slot* const slot = owner(tick, cell);
+    if (slot == nullptr) return;
+    slot->sequence->depths.push_back(depth);
+    ++statistics_.depths[static_cast<std::size_t>(depth)];
+    for (Row r = 0; r < depth; ++r) {
+      ++slot->lengths[static_cast<std::size_t>(r)];
+      ++visits_[static_cast<std::size_t>(r)];
+    }
+    if (cell < setup_.shape.slots || --slot->chunk.left > 0) return;
+    free_chunk(*slot);
+    keep_prefix(*slot);
+  }
+
+  void token_made(Index tick, Index cell, Token token, float log_probability, bool ends) {
+    Slot* const slot = owner(tick, cell);
+    if (slot == nullptr) return;
+    auto& guest = *slot->sequence;
+    if (token >= 0) {
+      Event event;
+      event.request = guest.id;
+      event.token = token;
+      event.position = guest.length();
+      event.depth = guest.depths.back();
+      event.log_probability = static_cast<double>(log_probability);
+      events_.push_back(event);
+      guest.text.push_back(token);
+      ++statistics_.new_tokens;
+    }
+    if (!ends) return;
+    FinishReason reason = FinishReason::ContextFull;
+    if (guest.length() - guest.prompt_tokens() >= guest.request.max_new_tokens) reason = FinishReason::Length;
+    if (guest.request.end_token && token == *guest.request.end_token) reason = FinishReason::EndToken;
+    if (token < 0) reason = FinishReason::NonFinite;
+    if (token >= 0) keep_prefix(*slot);
+    finish(leave(*slot), reason);
+  }
+
+  void finish(std::unique_ptr<Sequence> sequence, FinishReason reason) {
+    Event event;
+    event.request = sequence->id;
+    event.kind = EventKind::Finished;
+    event.position = sequence->length();
+    event.reason = reason;
+    event.prompt_tokens = sequence->prompt_tokens();
+    for (Row const depth : sequence->depths) event.cost += depth;
+    event.depths = sequence->depths;
+    events_.push_back(event);
+    ended_.push_back(std::move(sequence));
+    ++(reason == FinishReason::Cancelled ? statistics_.cancelled : statistics_.finished);
+  }
+
+  [[nodiscard]] TickDemand demand() const {
+    TickDemand all;
+    for (Slot const& slot : slots_) {
+      if (slot.sequence == nullptr) continue;
+      all.decoding += slot.may_decode() ? 1 : 0;
+      all.prompt_rows += slot.chunk.left;
+      all.entering_prompt += slot.chunk.entered ? 0 : slot.chunk.left;
+      all.ending_prompts += slot.chunk.rows != 0 && slot.fed == slot.goal ? 1 : 0;
+      all.longest = std::max(all.longest, slot.may_decode() ? std::max(tokens_bound(slot), slot.goal) : slot.fed);
+    }
+    return all;
+  }
+
+  PlannerSetup setup_;
+  ServingTables tables_;  // for its arithmetic alone
+  PagePools pools_;
+  PrefixCache prefixes_;
+  std::vector<Slot> slots_;
+  std::vector<Index> cell_owner_;  // [cells] slot; -1: none
+  CellRanges prompt_cells_;
+  std::deque<std::unique_ptr<Sequence>> queue_;
+  std::vector<std::unique_ptr<Sequence>> ended_;  // events point to their depths
+  std::vector<Event> events_;
+  std::vector<TableEdit> clears_, sets_;
+  std::vector<PageCopy> copies_;
+  std::vector<Index> visits_;  // [Nr] tokens that entered each recursion
+  EngineStatistics statistics_;
+  RequestId next_id_ = 1;
+  Index tick_ = 0, in_flight_ = 0, admissions_ = 0;
+};
+
+}  // namespace mor::infer

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// `Stages`: the device's half of a serving engine. R takes rows once round the block at any mix of depths, C takes
+/// finished rows through coda, head and sampling, P takes new tokens through embedding and prelude.
+#pragma once
+
+#include "mor/infer/planner.hpp"
+#include "mor/infer/serving_layer.hpp"
+#include "mor/infer/serving_state.hpp"
+#include "mor/model/kv_cache.hpp"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace mor::infer {
+
+/// How the lists of a model's recursions are kept, from its policies.
+struct ListRules {
+  Index lists = 1;    ///< recursions with key lists of their own
+  bool dense = true;  ///< each of them holds every token
+  bool shared = false;   ///< later uses of a layer read the first one's keys
+  bool overlay = false;  ///< every list begins as a copy of the first one's
+
+  template <class Router, class Cache>
+  static ListRules of(LayerSchedule const& schedule) {
+    ListRules rules;
+    bool const reused = schedule.num_parameter_sets() < schedule.num_layers();
+    auto const source = reused ? Cache::key_source(1) : KeySource::OwnRows;
+    rules.shared = source == KeySource::FirstUse;
+    rules.overlay = source == KeySource::Overlay && Router::routes;
+    bool const one_list = rules.shared && all_alike(schedule);
+    rules.lists = one_list ? 1 : schedule.num_recursions();
+    rules.dense = !Router::routes || source != KeySource::OwnRows;
+    return rules;
+  }
+  /// Every recursion runs the same layers.
+  [[nodiscard]] static bool all_alike(LayerSchedule const& schedule) {
+    return std::all_of(schedule.recursions.begin(), schedule.recursions.end(),
+                       [&](auto const& sets) { return sets == schedule.recursions.front(); });
+  }
+};
+
+template <class Model>
+class Stages {
+ public:
+  using B = typename Model::backend_type;
+  using Router = typename Model::router_type;
+  using Scalar = typename B::scalar_type;
+  using Real = typename B::real_type;
+
+  Stages(Model& model, ServingState<B>& state, ListRules const& rules, Index block_pages, Index end_pages, RoutingMode mode)
+      : model_(&model), state_(&state), rules_(rules), mode_(mode) {
+    auto const& schedule = model.schedule();
+    auto const& t = model.config().transformer;
+    Index const page = state.tables().shape.page_size;
+    for (Index j = 0; j < schedule.block_layers(); ++j) block_.emplace_back(backend(), block_pages * page, t.key_value_size());
+    for (std::size_t l = 0; l < schedule.prelude.size() + schedule.coda.size(); ++l) {
+      ends_.emplace_back(backend(), end_pages * page, t.key_value_size());
+    }
+  }
+
+  [[nodiscard]] Index cache_bytes() const {
+    Index bytes = 0;
+    for (auto const* const planes : {&block_, &ends_}) {
+      for (auto const& plane : *planes) bytes += 2 * plane.k().size() * static_cast<Index>(sizeof(Scalar));
+    }
+    return bytes;
+  }
+
+  /// Copies the first keys of pages, before a tick.
+  void copy_pages(std::span<PageCopy const> copies) {
+    for (bool const ends : {false, true}) {
+      from_.clear();
+      to_.clear();
+      Row const page = static_cast<Row>(state_->tables().shape.page_size);
+      for (PageCopy const& copy : copies) {
+        if (copy.ends != ends) continue;
+        for (Row i = 0; i < static_cast<Row>(copy.keys); ++i) {
+          from_.push_back(copy.from * page + i);
+          to_.push_back(copy.to * page + i);
+        }
+      }
+      if (from_.empty()) continue;
+      B& b = backend();
+      b.arena().reset();
+      auto const from = b.upload(std::span<Row const>(from_)), to = b.upload(std::span<Row const>(to_));
+      for (auto const& plane : ends ? ends_ : block_) {
+        for (View<Scalar> const storage : {plane.k(), plane.v()}) {
+          auto const mark = b.arena().mark();
+          auto const rows = b.arena().template matrix<Scalar>(static_cast<Index>(from_.size()), storage.cols);
+          b.gather_rows(storage, from, rows);
+          b.scatter_rows(rows, to, storage);
+          b.arena().release(mark);
+        }
+      }
+    }
+  }
+
+  /// R. @param longest  keys of a list at most
+  /// @param phase  the recursion that all rows take, where recursions run different layers; else 0
+  void recursion(Index rows, bool one_depth, Index phase, Index longest) {
+    B& b = begin();
+    auto const list = state_->recursion_rows(rows);
+    b.start_recursion(state_->tables(), one_depth, list);
+    auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
+    b.gather_rows(state_->bank().hidden, list.cells, x);
+    auto const& schedule = model_->schedule();
+    auto const& sets = schedule.recursions[static_cast<std::size_t>(phase)];
+    copies_.clear();
+    if (rules_.overlay) {
+      for (Index r = 1; r < schedule.num_recursions(); ++r) copies_.push_back(block_list(list.base_begins, list.first_limits, r, longest));
+    }
+    for (std::size_t j = 0; j < sets.size(); ++j) x = layer(sets[j], x, list.positions, block_keys(list, phase, static_cast<Index>(j), longest));
+    auto context = router_context();
+    auto const scores = b.arena().template allocate<Real>(rows);
+    model_->router().serve_step(context, model_->serving_router_state(), list,
+                                state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank(), scores);
+    b.finish_recursion(state_->tables(), list, scores, state_->report());
+  }
+
+  /// C.
+  void finish(Index rows, Index samples, Index longest) {
+    B& b = begin();
+    auto const list = state_->finished_rows(rows);
+    auto const drawn = state_->sampled_rows(samples);
+    b.collect_finished(state_->tables(), list, drawn);
+    auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
+    b.gather_rows(state_->bank().hidden, list.cells, x);
+    auto const& schedule = model_->schedule();
+    for (std::size_t l = 0; l < schedule.coda.size(); ++l) {
+      x = layer(schedule.coda[l], x, list.positions, end_keys(list, schedule.prelude.size() + l, longest));
+    }
+    auto const tokens = state_->tokens(samples);
+    auto const log_probabilities = b.arena().template allocate<Real>(samples);
+    if (samples > 0) {
+      auto const last = b.arena().template matrix<Scalar>(samples, hidden_size());
+      b.gather_rows(x, drawn.sources, last);
+      auto const& t = model_->config().transformer;
+      auto const views = model_->parameters().views();
+      auto const& indices = model_->parameter_indices();
+      auto const logits = b.arena().template matrix<Real>(samples, t.vocab_size);
+      b.norm_logits(last, views.weight_vector(indices.final_norm), t.rms_norm_eps, views.weight(indices.head), logits);
+      b.sample(logits, std::span<SamplingRule const>(drawn.rules), state_->tables().texts(), tokens, log_probabilities);
+    }
+    b.commit_samples(state_->tables(), list, drawn, std::span<Token const>(tokens),
+                     std::span<Real const>(log_probabilities), state_->report());
+  }
+
+  /// P.
+  void enter(Index rows, Index longest) {
+    B& b = begin();
+    auto const list = state_->entering_rows(rows);
+    auto const tokens = state_->tokens(rows);
+    b.collect_entering(state_->tables(), list, tokens, state_->report());
+    auto const views = model_->parameters().views();
+    auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
+    b.embed(tokens, views.weight(model_->parameter_indices().embedding), x);
+    auto const& prelude = model_->schedule().prelude;
+    for (std::size_t l = 0; l < prelude.size(); ++l) x = layer(prelude[l], x, list.positions, end_keys(list, l, longest));
+    b.scatter_rows(x, list.cells, state_->bank().hidden);
+    auto context = router_context();
+    model_->router().serve_enter(context, model_->serving_router_state(), list,
+                                 state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank());
+  }
+
+ private:
+  [[nodiscard]] B& backend() const { return model_->backend(); }
+  [[nodiscard]] Index hidden_size() const { return model_->config().transformer.hidden_size; }
+  B& begin() {
+    backend().arena().reset();
+    return backend();
+  }
+
+  View<Scalar> layer(Index set, View<Scalar> x, std::span<Row const> positions, ServedKeys<B> const& keys) {
+    auto const out = backend().arena().template matrix<Scalar>(x.rows, x.cols);
+    serve_layer(backend(), model_->config().transformer, model_->parameters().views(),
+                model_->parameter_indices().layers[static_cast<std::size_t>(set)], x, positions, keys, out);
+    return out;
+  }
+
+  /// Each row is a sequence of its own.
+  [[nodiscard]] KeyList rows_list(std::span<Row const> begins, std::span<Row const> limits, std::span<Row const> pages,
+                                  Index longest) const {
+    KeyList list;
+    list.num_sequences = list.num_queries = static_cast<Index>(begins.size());
+    list.max_limit = longest;
+    list.query_offsets = state_->order().first(begins.size() + 1);
+    list.host_query_offsets = state_->host_order().first(begins.size() + 1);
+    list.key_begin = begins;
+    list.limits = limits;
+    list.page_size = state_->tables().shape.page_size;
+    list.pages = pages;
+    return list;
+  }
+  /// Lists of the block, `shift` recursions after those that `begins` names.
+  [[nodiscard]] KeyList block_list(std::span<Row const> begins, std::span<Row const> limits, Index shift, Index longest) const {
+    auto const& tables = state_->tables();
+    return rows_list(begins, limits, tables.block_page_table().subspan(static_cast<std::size_t>(tables.list_begin(shift, 0))),
+                     longest);
+  }
+
+  [[nodiscard]] ServedKeys<B> block_keys(ServingRows const& rows, Index phase, Index j, Index longest) const {
+    ServedKeys<B> keys;
+    auto const place = model_->schedule().first_use(phase, j);
+    auto const* plane = &block_[static_cast<std::size_t>(j)];
+    if (!rules_.shared) {
+      keys.read = keys.write = block_list(rows.begins, rows.limits, 0, longest);
+      keys.copies = copies_;
+    } else if (rules_.lists == 1) {  // rows of the first recursion write, all read
+      keys.read = block_list(rows.base_begins, rows.base_limits, 0, longest);
+      keys.write = block_list(rows.base_begins, rows.first_limits, 0, longest);
+    } else {  // recursions of layers of their own: all rows are in the same one
+      plane = &block_[static_cast<std::size_t>(place.layer)];
+      keys.read = keys.write = block_list(rows.base_begins, rows.base_limits, place.recursion, longest);
+      keys.project = place == LayerSchedule::Place{phase, j};
+    }
+    keys.plane_k = plane->k();
+    keys.plane_v = plane->v();
+    return keys;
+  }
+  [[nodiscard]] ServedKeys<B> end_keys(ServingRows const& rows, std::size_t plane, Index longest) const {
+    ServedKeys<B> keys;
+    keys.read = keys.write = rows_list(rows.begins, rows.limits, state_->tables().end_page_table(), longest);
+    keys.plane_k = ends_[plane].k();
+    keys.plane_v = ends_[plane].v();
+    return keys;
+  }
+
+  [[nodiscard]] RouterContext<B> router_context() const {
+    return {backend(), model_->config().transformer, model_->config().recursion, model_->parameters().views(), mode_, false, {}, 1.0,
+            {}, {}, {}, {}};
+  }
+
+  Model* model_;
+  ServingState<B>* state_;
+  ListRules rules_;
+  RoutingMode mode_;
+  std::vector<PagedPlane<B>> block_, ends_;
+  std::vector<KeyList> copies_;
+  std::vector<Row> from_, to_;
+};
+
+}  // namespace mor::infer

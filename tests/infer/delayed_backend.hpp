@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// A host backend whose reports reach the caller late, as those of a device do: `arrived` says no until a number of
+/// younger reports has been posted, or the caller waits.
+#pragma once
+
+#include "mor/backend/host/backend.hpp"
+
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <vector>
+
+namespace mor::test {
+
+template <class T>
+class DelayedBackend : public host::Backend<T> {
+ public:
+  using host::Backend<T>::Backend;
+
+  class Reports {
+   public:
+    Reports(DelayedBackend&, Index words, Index in_flight) : words_(words), room_(in_flight) {}
+    void post(std::span<Row const> words) {
+      require(pending() < room_ && static_cast<Index>(words.size()) <= words_, "no room for a report", "DelayedBackend");
+      reports_.push_back({{words.begin(), words.end()}, false});
+    }
+    [[nodiscard]] Index pending() const { return static_cast<Index>(reports_.size()); }
+    [[nodiscard]] bool arrived() const { return !reports_.empty() && (reports_.front().second || pending() >= room_); }
+    void wait() { reports_.front().second = true; }
+    [[nodiscard]] std::span<Row const> front() const {
+      require(arrived(), "a report was read before it arrived", "DelayedBackend");
+      return reports_.front().first;
+    }
+    void pop() { reports_.pop_front(); }
+
+   private:
+    Index words_, room_;
+    std::deque<std::pair<std::vector<Row>, bool>> reports_;
+  };
+
+  /// Says that it captures, so that the engine launches ahead.
+  class Replays {
+   public:
+    static constexpr bool captures = true;
+    explicit Replays(DelayedBackend&) {}
+    template <class Work>
+    void run(std::uint64_t /*key*/, Work const& work) {
+      work();
+    }
+  };
+};
+
+}  // namespace mor::test
