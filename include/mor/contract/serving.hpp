@@ -10,6 +10,7 @@
 #include "mor/contract/backend.hpp"
 #include "mor/core/serving_tables.hpp"
 
+#include <array>
 #include <concepts>
 #include <span>
 
@@ -84,6 +85,36 @@ concept ServingControl =
       replays.run(std::uint64_t{0}, detail::ReplayedWork{});
       { B::Replays::captures } -> std::convertible_to<bool>;
     };
+
+/// Linear routers of the recursions, one vector [D] each.
+template <class Scalar>
+struct RouterVectors {
+  static constexpr Index kMost = 16;
+  std::array<Scalar const*, kMost> vectors{};
+  Index count = 0;
+};
+
+/// What one step of expert choice does for every row, fused. All vectors are a router's input over its temperature.
+template <class Scalar>
+struct ExpertStep {
+  RouterVectors<Scalar> routers;  ///< of the recursions that a row may take next
+  RouterVectors<Scalar> deciders;  ///< where not empty: auxiliary routers, which decide in their place
+  double scale = 1.0;             ///< 1 / temperature
+  RouterActivation activation = RouterActivation::Sigmoid;
+  double alpha = 0.1;
+  bool weighted = true;           ///< false: every gate is 1
+};
+
+/// Optional: expert choice in one pass over the rows, where a backend would otherwise launch many small kernels.
+/// expert_step(step, y [N, D], cells, depths, hidden, gate, scores): hidden[c] += gate[c] * y[i], then with the router
+/// depths[i]: z = scale <hidden[c], router>, gate[c] = alpha * act(z), scores[i] = z, or the decider's; c = cells[i]. Without
+/// routers only the first part.
+/// expert_enter(step, x [N, D], cells, gate): gate[c] = alpha * act(scale <x[i], routers[0]>).
+template <class B>
+concept FusesExpertChoice = requires(detail::VerbArguments<B> a, B& b, ExpertStep<typename B::scalar_type> const& step) {
+  b.expert_step(step, a.x, a.rows, a.rows, a.out, a.reals_out, a.reals_out);
+  b.expert_enter(step, a.x, a.rows, a.reals_out);
+};
 
 /// A backend that an engine can serve on.
 template <class B>

@@ -10,6 +10,8 @@
 #include "mor/policy/router_network.hpp"
 #include "mor/policy/select_rows.hpp"
 
+#include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace mor {
@@ -139,6 +141,9 @@ class ExpertChoice : public RouterBase {
   void serve_enter(RouterContext<B>& context, S& state, ServingRows const& rows, std::span<Row const> order,
                    View<typename B::scalar_type> x, ServingBank<B> const& bank) const {
     using Real = typename B::real_type;
+    if constexpr (FusesExpertChoice<B> && std::is_same_v<Network, ConfiguredNetwork>) {
+      if (auto const step = fused_step(context, state, 0, 1)) return context.backend.expert_enter(*step, x, rows.cells, bank.gate);
+    }
     if (options_.gating != Gating::Weighted) {
       auto const ones = context.backend.arena().template allocate<Real>(x.rows);
       context.backend.fill_values(1.0, ones);
@@ -157,17 +162,22 @@ class ExpertChoice : public RouterBase {
                   std::span<typename B::real_type> scores) const {
     using Real = typename B::real_type;
     B& b = context.backend;
+    bool const aux = context.mode == RoutingMode::AuxRouter;
+    if (aux && !has_aux_router()) {
+      fail(ErrorCode::InvalidArgument, "this model has no auxiliary router", "ExpertChoice, routing mode",
+           "threshold or full_depth", "aux_router");
+    }
+    if constexpr (FusesExpertChoice<B> && std::is_same_v<Network, ConfiguredNetwork>) {
+      if (auto const step = fused_step(context, state, 1, options_.num_recursions)) {
+        return b.expert_step(*step, y, rows.cells, rows.depths, bank.hidden, bank.gate, scores);
+      }
+    }
     auto const gate = b.arena().template allocate<Real>(y.rows);
     b.gather_values(bank.gate, rows.cells, gate);
     b.combine(y, gate, {}, rows.cells, bank.hidden, bank.hidden);
     if (options_.num_recursions == 1) return b.fill_values(0.0, scores);
     auto const x = b.arena().template matrix<typename B::scalar_type>(y.rows, y.cols);
     b.gather_rows(bank.hidden, rows.cells, x);
-    bool const aux = context.mode == RoutingMode::AuxRouter;
-    if (aux && !has_aux_router()) {
-      fail(ErrorCode::InvalidArgument, "this model has no auxiliary router", "ExpertChoice, routing mode",
-           "threshold or full_depth", "aux_router");
-    }
     next_logits(context, state, rows, x, false, scores);
     if (options_.gating == Gating::Weighted) keep_gate<B>(context, scores, rows, order, bank);
     if (aux) next_logits(context, state, rows, x, true, scores);
@@ -186,6 +196,28 @@ class ExpertChoice : public RouterBase {
     }
     context.backend.pick_columns(logits, rows.depths, 0, scores);
     context.backend.arena().release(mark);
+  }
+
+  /// The step in one pass, where every router of the recursions [first, end) is a vector.
+  template <class B, class S>
+  std::optional<ExpertStep<typename B::scalar_type>> fused_step(RouterContext<B>& context, S const& state, Index first,
+                                                                Index end) const {
+    ExpertStep<typename B::scalar_type> step;
+    bool const aux = context.mode == RoutingMode::AuxRouter && has_aux_router();
+    if (options_.router_network != RouterNetwork::Linear || end - first > step.routers.kMost) return {};
+    for (Index r = first; r < end; ++r) {
+      auto const& now = state.steps[static_cast<std::size_t>(r)];
+      auto const at = static_cast<std::size_t>(r - first);
+      step.routers.vectors[at] = context.parameters.weight(now.router.first).data;
+      if (aux) step.deciders.vectors[at] = context.parameters.weight(now.aux.first).data;
+    }
+    step.routers.count = end - first;
+    step.deciders.count = aux ? end - first : 0;
+    step.scale = 1.0 / context.recursion.temperature;
+    step.activation = gate_activation();
+    step.alpha = gate_scale();
+    step.weighted = options_.gating == Gating::Weighted;
+    return step;
   }
 
   template <class B>
