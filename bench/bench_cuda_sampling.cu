@@ -55,12 +55,14 @@ void sample(benchmark::State& state, SamplingRule const& rule) {
   });
 }
 
-[[nodiscard]] SamplingRule rule(float temperature, Row top_k = 0, float top_p = 1.0F, float penalty = 1.0F) {
+[[nodiscard]] SamplingRule rule(float temperature, Row top_k = 0, float top_p = 1.0F, float penalty = 1.0F,
+                                float min_p = 0.0F) {
   SamplingRule result;
   result.temperature = temperature;
   result.top_k = top_k;
   result.top_p = top_p;
   result.repetition_penalty = penalty;
+  result.min_p = min_p;
   return result;
 }
 
@@ -74,8 +76,11 @@ void batches(benchmark::internal::Benchmark* b) {
 BENCHMARK_CAPTURE(sample, likeliest, rule(0.0F))->Apply(batches);
 BENCHMARK_CAPTURE(sample, temperature_1, rule(1.0F))->Apply(batches);
 BENCHMARK_CAPTURE(sample, temperature, rule(0.8F))->Apply(batches);
+BENCHMARK_CAPTURE(sample, min_p, rule(0.8F, 0, 1.0F, 1.0F, 0.05F))->Apply(batches);
+BENCHMARK_CAPTURE(sample, penalty, rule(0.8F, 0, 1.0F, 1.1F))->Apply(batches);
 BENCHMARK_CAPTURE(sample, top_k, rule(0.8F, 50))->Apply(batches);
 BENCHMARK_CAPTURE(sample, top_p, rule(0.8F, 0, 0.9F))->Apply(batches);
+BENCHMARK_CAPTURE(sample, top_p_of_few, rule(0.5F, 0, 0.9F))->Apply(batches);
 BENCHMARK_CAPTURE(sample, all_knobs, rule(0.8F, 50, 0.9F, 1.1F))->Apply(batches);
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "mor/train/number_text.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <iostream>
 #include <optional>
@@ -144,9 +145,11 @@ TextLoss text_loss(AnyModel& model, std::vector<Token> const& tokens, Index cont
 }
 
 void print_text(TextLoss const& loss, std::string const& mode, Index context) {
-  std::cout << "routing " << mode << ": " << fixed_text(loss.nats_per_token(), 4) << " nats a token, perplexity "
-            << fixed_text(std::exp(loss.nats_per_token()), 2) << ", ";
-  if (loss.bytes > 0) std::cout << fixed_text(loss.bits_per_byte(), 4) << " bits a byte, ";
+  bool const has_bytes = loss.bytes > 0;
+  std::cout << "routing " << mode << ": " << fixed_text(loss.nats_per_token(), 4) << " nats a token, ";
+  if (has_bytes) std::cout << fixed_text(loss.bits_per_byte(), 4) << " bits a byte, ";
+  std::cout << "perplexity " << fixed_text(std::exp(loss.nats_per_token()), 2) << " a token, ";
+  if (has_bytes) std::cout << fixed_text(std::exp2(loss.bits_per_byte()), 3) << " a byte, ";
   std::cout << "mean depth " << fixed_text(loss.mean_depth(), 3) << " (" << loss.targets << " tokens, " << loss.bytes
             << " bytes, windows of " << context << ")\n";
 }
@@ -156,8 +159,11 @@ nlohmann::ordered_json json_of(TextLoss const& loss, std::string const& mode, In
   row["routing"] = mode;
   row["nats_per_token"] = loss.nats_per_token();
   row["perplexity"] = std::exp(loss.nats_per_token());
-  row["bits_per_byte"] =
-      loss.bytes > 0 ? nlohmann::ordered_json(loss.bits_per_byte()) : nlohmann::ordered_json(nullptr);
+  auto const of_bytes = [&](double value) {
+    return loss.bytes > 0 ? nlohmann::ordered_json(value) : nlohmann::ordered_json(nullptr);
+  };
+  row["bits_per_byte"] = of_bytes(loss.bits_per_byte());
+  row["perplexity_per_byte"] = of_bytes(std::exp2(loss.bits_per_byte()));
   row["mean_depth"] = loss.mean_depth();
   row["tokens"] = loss.targets;
   row["bytes"] = loss.bytes;

@@ -156,8 +156,9 @@ struct Generation {
   double seconds = 0.0;  ///< after the prompt was read
 };
 
+/// @param begins_text  nothing is before the first token: it loses the space that its tokenizer put in front
 Generation run(AnyModel& model, mor::io::Tokenizer const& tokenizer, GenerateFlags const& flags,
-               mor::infer::GenerationRequest const& request) {
+               mor::infer::GenerationRequest const& request, bool begins_text) {
   using Clock = std::chrono::steady_clock;
   Generation result;
   TextPrinter printer(flags.stop, !flags.depths);
@@ -168,8 +169,11 @@ Generation run(AnyModel& model, mor::io::Tokenizer const& tokenizer, GenerateFla
       begin = Clock::now();
       return true;
     }
-    bool const end = request.end_token && token.token == *request.end_token;
-    return end || printer.push(token_text(tokenizer, token.token));
+    if (request.end_token && token.token == *request.end_token) return true;
+    bool const first = begins_text && token.token < tokenizer.vocab_size();
+    begins_text = false;
+    return printer.push(first ? std::string(tokenizer.first_token_bytes(token.token))
+                              : token_text(tokenizer, token.token));
   });
   result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   printer.finish();
@@ -214,7 +218,7 @@ void generate(GenerateFlags const& flags) {
   request.last_depth = flags.wants_depths();
   if (flags.echo && !flags.depths) std::cout << prompt << std::flush;
 
-  auto const result = run(*model, tokenizer, flags, request);
+  auto const result = run(*model, tokenizer, flags, request, prompt.empty());
   DepthText const text(result.tokens, tokenizer, flags.stop,
                        static_cast<int>(model->config().recursion.num_recursions));
   if (flags.depths) text.print(std::cout, color, !flags.no_prompt);

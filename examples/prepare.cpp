@@ -60,7 +60,7 @@ void add_options(CLI::App& app, PrepareFlags& flags) {
   app.add_option("--shard-tokens", flags.shard_tokens, "tokens of a shard")->capture_default_str();
   app.add_option("--threads", flags.threads, "encoding at once; 0: one a processor. The result is the same")
       ->capture_default_str();
-  app.add_flag("--overwrite", flags.overwrite, "delete the shards in --out first");
+  app.add_flag("--overwrite", flags.overwrite, "delete what an earlier run made in --out first");
 }
 
 /// What a name of `--begin` or `--end` stands for.
@@ -109,13 +109,13 @@ class ProgressLine {
     if (terminal_ ? now - shown_at_ < 0.1 : share < next_share_) return;
     shown_at_ = now;
     while (next_share_ <= share) next_share_ += 0.1;
-    double const rate = (done - static_cast<double>(progress.begun_bytes)) / std::max(now, 1e-9);
+    double const rate = std::max(done - static_cast<double>(progress.begun_bytes), 0.0) / std::max(now, 1e-9);
     using mor::train::rate_text;
     std::string const line = fixed_text(share * 100.0, 1) + "%  " + rate_text(done) + "B of " + rate_text(total) +
                              "B  " + rate_text(rate) + "B/s  train " +
                              rate_text(static_cast<double>(progress.training_tokens)) + " tok  val " +
                              rate_text(static_cast<double>(progress.validation_tokens)) + " tok  eta " +
-                             mor::train::duration_text((total - done) / rate);
+                             (rate > 0.0 ? mor::train::duration_text((total - done) / rate) : "unknown");
     std::cout << (terminal_ ? "\r" : "") << line << (terminal_ ? "\x1b[K" : "\n") << std::flush;
   }
   void clear() const {

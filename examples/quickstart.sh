@@ -88,7 +88,7 @@ install_missing() {
 build() {
   say "Building in build/quickstart"
   cmake -S "$ROOT" -B "$BUILD" -DCMAKE_BUILD_TYPE=Release -DMOR_NATIVE=ON -DMOR_ENABLE_CUDA=OFF \
-    -DMOR_BUILD_TESTS=OFF -DMOR_BUILD_BENCH=OFF -DMOR_BUILD_EXAMPLES=ON >"$BUILD.log" 2>&1 ||
+    -DMOR_BUILD_TESTS=OFF -DMOR_BUILD_BENCH=OFF -DMOR_BUILD_EXAMPLES=ON -DMOR_BUILD_SERVER=OFF >"$BUILD.log" 2>&1 ||
     { tail -n 20 "$BUILD.log" >&2; die "cmake failed; the whole log is $BUILD.log"; }
   cmake --build "$BUILD" --parallel "$(nproc)" \
     --target mor_example_train mor_example_generate mor_example_evaluate

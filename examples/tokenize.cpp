@@ -7,8 +7,9 @@
 #include "mor/core/error.hpp"
 #include "mor/io/tokenizer.hpp"
 
+#include <cstddef>
+#include <cstdio>
 #include <iostream>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,10 @@ void add_options(CLI::App& app, TokenizeFlags& flags) {
 }
 
 std::string read_standard_input() {
-  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  std::string text, piece(std::size_t{1} << 20, '\0');
+  while (std::size_t const count = std::fread(piece.data(), 1, piece.size(), stdin)) text.append(piece, 0, count);
+  if (std::ferror(stdin) != 0) mor::fail(mor::ErrorCode::IoFailure, "cannot read", "standard input");
+  return text;
 }
 
 std::string decode(mor::io::Tokenizer const& tokenizer, TokenizeFlags const& flags) {

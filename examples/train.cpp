@@ -74,7 +74,12 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   folder.check(flags.resume, flags.overwrite);
   bool const going_on = flags.resume && fs::exists(folder.file(config_file));
   auto const& preset = find_preset(flags.model.preset.value_or("quickstart"));
-  auto const base = flags.init ? open_model_files(*flags.init).config : preset.model;
+  // A run keeps what it began with, so that going on needs the folder of --init no more.
+  std::optional<ModelFiles> init;
+  if (flags.init && !going_on) init = open_model_files(*flags.init);
+  auto const base = init         ? init->config
+                    : flags.init ? mor::io::load_config(folder.file(config_file))
+                                 : preset.model;
   Index const context = apply_model_flags(base, flags.model).transformer.max_position_embeddings;
   auto const plan = make_plan(flags, preset.training, context);
   auto const data = load_data(flags, folder, preset);
@@ -102,7 +107,9 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   if (!checkpoint) {
     if (flags.resume) std::cout << "no checkpoint in " << folder.root().string() << ": starting from the beginning\n";
     if (flags.init) {
-      load_weights(*open_model_files(*flags.init).tensors, *model);
+      if (!init) init = open_model_files(*flags.init);
+      load_weights(*init->tensors, *model);
+      init.reset();
     } else {
       model->initialize(plan.seed);
     }

@@ -11,7 +11,7 @@ export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
 exec </dev/null
 
 PACKAGES=(cmake ninja-build g++ clang libeigen3-dev catch2 libbenchmark-dev libcli11-dev nlohmann-json3-dev libomp-dev
-          python3 python3-numpy ccache dict-jargon libclang-rt-14-dev)
+          python3 python3-numpy ccache dict-jargon libclang-rt-14-dev libcpp-httplib-dev pkg-config)
 CORE_TARGETS=(core math io policy)  # what MOR_TEST_SANITIZE=1 adds: folders whose sanitizer build takes a minute or two
 passed=0 failed=0 skipped=0
 

@@ -35,7 +35,7 @@ fi
 rm -f "$out/.probe.$$"
 cache=$(command -v ccache)
 flags=(-std=c++20 -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-       -D_GLIBCXX_ASSERTIONS -I include -I tests)
+       -D_GLIBCXX_ASSERTIONS -I include -I tests -I examples)
 
 run_target() {
   local name=$1 status

@@ -5,6 +5,7 @@
 /// `mor::RecursiveTransformer` directly.
 #pragma once
 
+#include "common/any_engine.hpp"
 #include "common/device_choice.hpp"
 #include "mor/contract/router.hpp"
 #include "mor/core/batch.hpp"
@@ -12,6 +13,7 @@
 #include "mor/core/layer_schedule.hpp"
 #include "mor/core/parameter_layout.hpp"
 #include "mor/core/view.hpp"
+#include "mor/infer/engine_options.hpp"
 #include "mor/infer/generate.hpp"
 #include "mor/model/loss_report.hpp"
 #include "mor/model/recompute.hpp"
@@ -92,6 +94,8 @@ class AnyModel {
   [[nodiscard]] virtual mor::LossReport report() = 0;  ///< of the last `loss` or `forward_backward`
   [[nodiscard]] virtual std::vector<Row> depths() const = 0;
   virtual mor::infer::FinishReason generate(mor::infer::GenerationRequest const& request, OnToken const& on_token) = 0;
+  /// An engine that answers many requests at once. It refers to the model and keeps it busy: nothing else may run it.
+  [[nodiscard]] virtual std::unique_ptr<AnyEngine> make_engine(mor::infer::EngineOptions const& options) = 0;
   /// @}
 
   /// @name Memory of activations

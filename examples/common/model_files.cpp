@@ -3,6 +3,7 @@
 
 #include "mor/core/config_check.hpp"
 #include "mor/core/error.hpp"
+#include "mor/core/printable.hpp"
 #include "mor/io/config_json.hpp"
 #include "mor/io/file.hpp"
 #include "mor/io/llama2c.hpp"
@@ -10,10 +11,14 @@
 #include "mor/model/detect_structure.hpp"
 #include "mor/train/checkpoint.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
+#include <iostream>
 #include <span>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace examples {
 
@@ -36,6 +41,18 @@ bool is_pickle(fs::path const& path) {
   return text == "PK\x03\x04" || (text.size() >= 2 && text[0] == '\x80' && text[1] >= 2 && text[1] <= 5);
 }
 
+/// Says in one line which fields of a configuration had no effect.
+void warn_of_ignored(std::vector<std::string> const& fields, fs::path const& path) {
+  constexpr std::size_t shown = 12;
+  if (fields.empty()) return;
+  std::string names;
+  for (std::size_t i = 0; i < std::min(shown, fields.size()); ++i) {
+    names += (i == 0 ? "" : ", ") + mor::printable(fields[i]);
+  }
+  if (fields.size() > shown) names += " and " + std::to_string(fields.size() - shown) + " more";
+  std::cerr << "warning: " << path.string() << ": these fields mean nothing here and are ignored: " << names << '\n';
+}
+
 ModelFiles open_safetensors(fs::path const& path, std::optional<mor::Index> head_dim) {
   ModelFiles files;
   files.folder = path.parent_path();
@@ -47,10 +64,11 @@ ModelFiles open_safetensors(fs::path const& path, std::optional<mor::Index> head
     mor::check(files.config, path.string());
     return files;
   }
-  auto const text = mor::io::read_file(config_path);
-  files.config = mor::io::parse_config(text, config_path.string());
+  auto const reading = mor::io::read_config(mor::io::read_file(config_path), config_path.string());
+  warn_of_ignored(reading.ignored, config_path);
+  files.config = reading.config;
   files.kind = files.config.recursion == mor::RecursionConfig{} ? "a Transformer" : "a recursive model";
-  if (!mor::io::has_recursion(text, config_path.string())) {
+  if (!reading.has_recursion) {
     auto const detected = mor::detect_recursion(*files.tensors, files.config);
     if (!(detected == files.config)) files.kind = "an official checkpoint";
     files.config = detected;
@@ -78,8 +96,13 @@ ModelFiles open_model_files(fs::path const& path, std::optional<mor::Index> head
     if (fs::exists(path / mor::train::kManifestName)) static_cast<void>(mor::train::Checkpoint::open(path));
     return open_safetensors(weights_path(path), head_dim);
   }
-  if (path.extension() == ".safetensors" || path.extension() == ".json") return open_safetensors(path, head_dim);
+  bool const is_index = path.filename().string().ends_with(".index.json");
+  if (path.extension() == ".safetensors" || is_index) return open_safetensors(path, head_dim);
   if (is_pickle(path)) refuse_pickle(path);
+  if (path.extension() != ".bin") {
+    mor::fail(mor::ErrorCode::InvalidArgument, "the name is of no kind of model file that is read", path.string(),
+              "a folder, *.safetensors, *.index.json, or *.bin of llama2.c", path.filename().string());
+  }
   auto file = std::make_unique<mor::io::Llama2cFile>(path);
   ModelFiles files{file->config(), nullptr, std::nullopt, "a llama2.c model"};
   files.tensors = std::move(file);

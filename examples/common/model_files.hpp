@@ -34,7 +34,8 @@ struct ModelFiles {
 /// Opens a folder, a safetensors file or index (with the `config.json` beside it, if there is one), or a llama2.c file.
 ///
 /// Where `config.json` does not say how layers recur, the tensors' names do, and where there is none at all, their
-/// shapes; a checkpoint of a training run is verified.
+/// shapes; a checkpoint of a training run is verified. Fields of `config.json` that have no meaning here are named on
+/// standard error, in one line.
 /// @param head_dim  for a model without `config.json`; the published models have 64
 [[nodiscard]] ModelFiles open_model_files(std::filesystem::path const& path, std::optional<mor::Index> head_dim = {});
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/any_model.hpp"
+#include "common/engine_holder.hpp"
 #include "common/named_schedule.hpp"
 #include "mor/model/recursive_transformer.hpp"
 #include "mor/policy/cache.hpp"
@@ -114,6 +115,9 @@ class ModelHolder final : public AnyModel {
   std::vector<Row> depths() const override { return model_.depths(); }
   mor::infer::FinishReason generate(mor::infer::GenerationRequest const& request, OnToken const& on_token) override {
     return mor::infer::generate(model_, request, on_token);
+  }
+  std::unique_ptr<AnyEngine> make_engine(mor::infer::EngineOptions const& options) override {
+    return std::make_unique<EngineHolder<mor::RecursiveModel<Router, Cache, B>>>(model_, options);
   }
 
   void reserve_activations(Index bytes) override {

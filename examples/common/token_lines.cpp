@@ -18,16 +18,13 @@ namespace {
 constexpr std::string_view blanks = " \t\r\n";
 
 mor::Token parse_id(std::string_view word, std::string const& where, mor::Index vocab_size) {
-  std::string const expected = "0 to " + mor::text_of(vocab_size - 1);
+  auto const refuse = [&](char const* what) {
+    mor::fail(mor::ErrorCode::MalformedFile, what, where, "0 to " + mor::text_of(vocab_size - 1), mor::printable(word));
+  };
   mor::Index id = -1;
   auto const [end, problem] = std::from_chars(word.data(), word.data() + word.size(), id);
-  if (problem == std::errc::invalid_argument || end != word.data() + word.size()) {
-    mor::fail(mor::ErrorCode::MalformedFile, "not a token id", where, expected, mor::printable(word));
-  }
-  if (problem != std::errc{} || id < 0 || id >= vocab_size) {
-    mor::fail(mor::ErrorCode::MalformedFile, "a token id outside the vocabulary", where, expected,
-              mor::printable(word));
-  }
+  if (problem == std::errc::invalid_argument || end != word.data() + word.size()) refuse("not a token id");
+  if (problem != std::errc{} || id < 0 || id >= vocab_size) refuse("a token id outside the vocabulary");
   return static_cast<mor::Token>(id);
 }
 

@@ -5,6 +5,7 @@
 #include "mor/core/error.hpp"
 #include "mor/io/bpe_trainer.hpp"
 #include "mor/io/file.hpp"
+#include "mor/train/preparation_state.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -40,6 +41,10 @@ std::vector<fs::path> data_files(std::vector<std::string> const& paths) {
     std::vector<fs::path> shards;
     for (auto const& entry : fs::directory_iterator(name)) {
       if (entry.path().extension() == ".bin") shards.push_back(entry.path());
+    }
+    if (auto const made = mor::train::load_preparation(name); made && !made->finished) {
+      mor::fail(mor::ErrorCode::InvalidArgument, "the shards in this folder are not finished", name,
+                "the same prepare command to go on, or the names of the shards to use", "a prepare that was stopped");
     }
     if (shards.empty()) mor::fail(mor::ErrorCode::InvalidArgument, "the folder has no shards", name, "files *.bin");
     std::sort(shards.begin(), shards.end());

@@ -6,8 +6,11 @@
 #include "mor/backend/cuda/ops/sampling.cuh"
 #include "mor/math/sample_row.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <random>
+#include <utility>
 #include <vector>
 
 using namespace mor;
@@ -24,8 +27,10 @@ struct Drawn {
 template <class T>
 class DeviceArray {
  public:
-  DeviceArray(Device& device, std::vector<T> const& values) : buffer_(device.memory(), static_cast<Index>(values.size())) {
-    cuda::check(cudaMemcpy(buffer_.data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
+  DeviceArray(Device& device, std::vector<T> const& values)
+      : buffer_(device.memory(), static_cast<Index>(values.size())) {
+    cuda::check(cudaMemcpy(buffer_.data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
+                "cudaMemcpy");
     cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   }
   [[nodiscard]] std::span<T const> read() const { return buffer_.span(); }
@@ -34,16 +39,19 @@ class DeviceArray {
   Buffer<T> buffer_;
 };
 
-/// With `padding` elements between rows.
+/// With `padding` elements between rows; of the first `count` rows alone, unless that is negative. Tokens that are not
+/// drawn are -7.
 template <class Arch>
-Drawn draw_on_device(Device& device, SampleCases const& cases, Index padding = 0) {
+Drawn draw_on_device(Device& device, SampleCases const& cases, Index padding = 0, Row count = -1) {
   std::vector<double> const values(cases.logits.begin(), cases.logits.end());
   DeviceMatrix<float> const logits(device, cases.rows, cases.columns, values, padding);
   DeviceArray<SamplingRule> const rules(device, cases.rules);
   DeviceRows const history(device, cases.history);
   DeviceRows const tokens(device, std::vector<Row>(static_cast<std::size_t>(cases.rows), -7));
   DeviceMatrix<float> const log_probabilities(device, cases.rows, 1);
-  cuda::sample<Arch>(device.context(), logits.read(), rules.read(), history.read(), tokens.span(), log_probabilities.span());
+  DeviceRows const counts(device, {count});
+  cuda::sample<Arch>(device.context(), logits.read(), rules.read(), history.read(), tokens.span(),
+                     log_probabilities.span(), count < 0 ? nullptr : counts.read().data());
   device.synchronize();
   REQUIRE(log_probabilities.intact());
   return {tokens.values(), log_probabilities.raw_values()};
@@ -69,6 +77,7 @@ void require_same(Drawn const& got, Drawn const& expected, SampleCases const& ca
     CAPTURE(cases.columns, i, rule.temperature, rule.top_k, rule.top_p, rule.min_p, rule.repetition_penalty);
     REQUIRE(got.tokens[i] == expected.tokens[i]);
     float const log_probability = expected.log_probabilities[i];
+    if (got.log_probabilities[i] == log_probability) continue;  // -infinity, too
     REQUIRE(std::abs(got.log_probabilities[i] - log_probability) <= 1e-6F * (1.0F + std::abs(log_probability)));
   }
 }
@@ -77,7 +86,7 @@ void require_same(Drawn const& got, Drawn const& expected, SampleCases const& ca
 
 TEST_CASE("the device draws the host's tokens from short rows", "[cuda][quick]") {
   Device device;
-  for (Index const columns : {1, 2, 3, 33, 100, 512, 513, 1000}) {
+  for (Index const columns : {1, 2, 3, 17, 33, 100, 512, 513, 1000, 1024, 1025, 3000}) {
     auto const cases = sample_cases(60, columns, static_cast<unsigned>(columns));
     auto const expected = draw_on_host(cases);
     require_same(draw_on_device<cuda::Sm90>(device, cases), expected, cases);
@@ -88,7 +97,7 @@ TEST_CASE("the device draws the host's tokens from short rows", "[cuda][quick]")
 
 TEST_CASE("the device draws the host's tokens from rows as long as vocabularies", "[cuda]") {
   Device device;
-  for (Index const columns : {32000, 49152, 50257, 151936}) {
+  for (Index const columns : {32000, 49152, 50257, 128256, 151936}) {
     auto const cases = sample_cases(100, columns, static_cast<unsigned>(columns));
     auto const expected = draw_on_host(cases);
     require_same(draw_on_device<cuda::Sm90>(device, cases), expected, cases);
@@ -128,6 +137,139 @@ TEST_CASE("logits that are not numbers give no token on the device, and leave th
     CHECK(std::isnan(got.log_probabilities[i]));
   }
   for (std::size_t i = 3; i < 6; ++i) CHECK(got.tokens[i] == expected.tokens[i]);
+}
+
+TEST_CASE("the device draws the host's tokens whatever number of likeliest tokens decides", "[cuda]") {
+  Device device;
+  std::mt19937 engine(3);
+  std::normal_distribution<float> normal(0.0F, 3.0F);
+  SampleCases cases;
+  cases.columns = 49152;
+  for (int kind = 0; kind < 4; ++kind) {
+    for (auto const& [top_k, top_p] : {std::pair<Row, float>{50, 1.0F},
+                                       {129, 1.0F},
+                                       {700, 1.0F},
+                                       {5000, 1.0F},
+                                       {0, 0.9F},
+                                       {0, 0.95F},
+                                       {0, 0.999F},
+                                       {64, 0.9F},
+                                       {600, 0.99F},
+                                       {20000, 0.9F}}) {
+      for (float const temperature : {0.05F, 0.8F, 3.0F}) {
+        for (Index j = 0; j < cases.columns; ++j) {
+          float const value = normal(engine);
+          // Spread; in steps of a half, with ties on every cut; all the same; likely ones among the first ids only.
+          float const values[] = {value, std::round(2.0F * value) / 2.0F, 1.5F, value - (j < 2000 ? 0.0F : 15.0F)};
+          cases.logits.push_back(values[kind]);
+        }
+        SamplingRule rule;
+        rule.seed = engine();
+        rule.temperature = temperature;
+        rule.top_k = top_k;
+        rule.top_p = top_p;
+        rule.min_p = cases.rules.size() % 3 == 0 ? 0.01F : 0.0F;
+        cases.rules.push_back(rule);
+      }
+    }
+  }
+  cases.rows = static_cast<Index>(cases.rules.size());
+  auto const expected = draw_on_host(cases);
+  require_same(draw_on_device<cuda::Sm90>(device, cases), expected, cases);
+  require_same(draw_on_device<cuda::Sm80>(device, cases), expected, cases);
+  for (Index i = 0; i < cases.rows; ++i) {  // with more blocks a row
+    auto const at = static_cast<std::size_t>(i);
+    SampleCases const one{1, cases.columns, {cases.row(i), cases.row(i) + cases.columns}, {cases.rules[at]}, {}};
+    require_same(draw_on_device<cuda::Sm90>(device, one), {{expected.tokens[at]}, {expected.log_probabilities[at]}},
+                 one);
+  }
+}
+
+TEST_CASE("a penalty that makes logits infinite leaves the device the host's law", "[cuda][quick]") {
+  Device device;
+  float const infinity = std::numeric_limits<float>::infinity();
+  for (Index const columns : {1, 3000, 500000}) {
+    SampleCases cases;
+    cases.rows = 8;
+    cases.columns = columns;
+    cases.logits.resize(static_cast<std::size_t>(8 * columns), -infinity);  // but for one or two of a row
+    for (Index i = 0; i < 8; ++i) {
+      float* const row = cases.logits.data() + i * columns;
+      row[columns / 2] = i % 2 == 0 ? 3e38F : -3e38F;
+      row[columns - 1] = i % 2 == 0 ? 2e38F : -2e38F;
+      SamplingRule rule;
+      rule.seed = static_cast<std::uint64_t>(i);
+      rule.temperature = i < 2 ? 0.0F : 0.7F;
+      rule.top_k = i < 6 ? 0 : 2;
+      rule.top_p = i < 4 ? 1.0F : 0.9F;
+      rule.repetition_penalty = i % 2 == 0 ? 0.25F : 4.0F;
+      rule.history_begin = 2 * static_cast<Row>(i);
+      rule.history_length = 2;
+      cases.history.push_back(static_cast<Token>(columns - 1));
+      cases.history.push_back(i < 4 ? static_cast<Token>(columns / 2) : -5);
+      cases.rules.push_back(rule);
+    }
+    auto const expected = draw_on_host(cases);
+    require_same(draw_on_device<cuda::Sm90>(device, cases), expected, cases);
+    if (columns < 262144) require_same(draw_on_device<cuda::Sm80>(device, cases), expected, cases);  // one block a row
+  }
+}
+
+TEST_CASE("the device draws from as many rows as a number in its memory says", "[cuda][quick]") {
+  Device device;
+  for (Index const columns : {700, 49152}) {
+    auto const cases = sample_cases(40, columns, 6);
+    auto const expected = draw_on_host(cases);
+    for (Row const count : {40, 41, 17, 1, 0}) {
+      auto const got = draw_on_device<cuda::Sm90>(device, cases, 0, count);
+      for (std::size_t i = 0; i < 40; ++i) {
+        if (i < static_cast<std::size_t>(count)) {
+          CHECK(got.tokens[i] == expected.tokens[i]);
+          CHECK(!std::isnan(got.log_probabilities[i]));
+        } else {
+          CHECK(got.tokens[i] == -7);
+          CHECK(std::isnan(got.log_probabilities[i]));  // as it was
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("600 rows are drawn as one by one on the device", "[cuda]") {
+  Device device;
+  auto const cases = sample_cases(600, 4100, 8);
+  require_same(draw_on_device<cuda::Sm90>(device, cases), draw_on_host(cases), cases);
+}
+
+TEST_CASE("sampling is captured in a graph, and draws by what is in device memory when that runs", "[cuda][quick]") {
+  Device device;
+  auto const first = sample_cases(5, 5000, 9), second = sample_cases(5, 5000, 10);
+  DeviceArray<SamplingRule> const rules(device, second.rules);
+  DeviceRows const history(device, second.history), tokens(device, std::vector<Row>(5, -7));
+  DeviceMatrix<float> const logits(device, 5, 5000, {first.logits.begin(), first.logits.end()});
+  DeviceMatrix<float> const other(device, 5, 5000, {second.logits.begin(), second.logits.end()});
+  DeviceMatrix<float> const log_probabilities(device, 5, 1);
+  cudaStream_t const stream = device.context().stream;
+  auto const copy = [&] {
+    cuda::check(cudaMemcpyAsync(logits.view().data, other.view().data, second.logits.size() * sizeof(float),
+                                cudaMemcpyDeviceToDevice, stream),
+                "cudaMemcpyAsync");
+  };
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t work = nullptr;
+  cuda::check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  for (int i = 0; i < 2; ++i) {  // the second waits for the first
+    cuda::sample<cuda::Sm90>(device.context(), logits.read(), rules.read(), history.read(), tokens.span(),
+                             log_probabilities.span());
+  }
+  cuda::check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+  cuda::check(cudaGraphInstantiate(&work, graph, 0), "cudaGraphInstantiate");
+  copy();
+  cuda::check(cudaGraphLaunch(work, stream), "cudaGraphLaunch");
+  device.synchronize();
+  CHECK(tokens.values() == draw_on_host(second).tokens);
+  cuda::check(cudaGraphExecDestroy(work), "cudaGraphExecDestroy");
+  cuda::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
 }
 
 TEST_CASE("no rows draw nothing on the device", "[cuda][quick]") {

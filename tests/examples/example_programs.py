@@ -32,7 +32,7 @@ def text(words):
 
 def command(program, *arguments):
     """On the processor unless the arguments say otherwise: of two devices the last counts."""
-    device = ["--device", "cpu"] if program in ("train", "generate", "evaluate") else []
+    device = ["--device", "cpu"] if program in ("train", "generate", "evaluate", "serve") else []
     return [str(PROGRAMS / program), *device, *(a if isinstance(a, bytes) else str(a) for a in arguments)]
 
 

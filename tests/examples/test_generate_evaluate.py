@@ -70,12 +70,14 @@ class GenerateEvaluate(ProgramTest):
             self.assertEqual(row["bytes"], row["tokens"])
             self.assertAlmostEqual(row["bits_per_byte"], row["nats_per_token"] / math.log(2), 9)
             self.assertAlmostEqual(row["perplexity"], math.exp(row["nats_per_token"]), 9)
+            self.assertAlmostEqual(row["perplexity_per_byte"], row["perplexity"], 9)  # a token a byte
             self.assertLess(row["nats_per_token"], 3.2)
         one = json.loads(self.succeed("evaluate", "--model", self.model, "--text", self.data, "--json", "--batch-size",
                                       "1", "--routing", "topk"))["results"][0]
         self.assertAlmostEqual(one["nats_per_token"], result[0]["nats_per_token"], 5)
-        self.assertIn(b"routing full_depth: ", self.succeed("evaluate", "--model", self.model, "--text", self.data,
-                                                            "--routing", "full_depth"))
+        shown = self.succeed("evaluate", "--model", self.model, "--text", self.data, "--routing", "full_depth").decode()
+        self.assertRegex(shown, r"^routing full_depth: \S+ nats a token, \S+ bits a byte, perplexity \S+ a token, "
+                                r"\S+ a byte, mean depth 3.000 \(")
 
     def test_logits_of_tokens(self):
         tokens, output = self.folder / "tokens.txt", self.folder / "logits.safetensors"

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A converted model is trained on: vanilla, then `convert`, then `train --init`."""
 import json
+import shutil
 import subprocess
 
 from example_programs import PROGRAMS, ProgramTest, TINY, main
@@ -36,6 +37,10 @@ class Init(ProgramTest):
         newest = max((run / "checkpoints").iterdir())
         again = self.convert(newest, "from-checkpoint", "--official-names")
         self.succeed("generate", "--model", again, "--prompt", "the river", "--max-tokens", "3")
+        # Going on needs the folder that the run began with no more.
+        shutil.rmtree(routed)
+        self.succeed("train", "--out", run, "--resume", "--steps", "4")
+        routed = self.convert(vanilla, "routed", "--router", "expert_choice", "--recursions", "2", "--init", "upper")
         self.refuse("model.layers", "train", "--data", self.data, "--out", self.folder / "never", *TINY, "--init",
                     routed, "--layers", "3", "--steps", "2")
 

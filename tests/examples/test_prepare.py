@@ -123,6 +123,33 @@ class Prepare(ProgramTest):
             self.succeed("prepare", *flags, "--out", out)  # finished: nothing to do
             self.assertEqual(contents(out), expected)
 
+    def test_a_folder_of_something_else_is_left_alone(self):
+        model = self.train("model_folder", "--steps", "1")
+        before = (model / "tokenizer.json").read_bytes()
+        command_line = ("prepare", "--input", self.data, "--tokenizer", "byte", "--out", model)
+        self.refuse("model_folder: the folder holds something else than token shards.*new or empty", *command_line)
+        self.refuse("model_folder: the folder holds something else", *command_line, "--overwrite")
+        self.assertEqual((model / "tokenizer.json").read_bytes(), before)
+
+    def test_an_interrupted_run_says_so_and_train_does_not_take_its_shards(self):
+        out = self.folder / "stopped"
+        flags = ("--input", self.big_text(), "--tokenizer", "byte", "--shard-tokens", "30000", "--threads", "2",
+                 "--out", out)
+        run = subprocess.Popen(command("prepare", *flags), stdout=subprocess.PIPE)
+        while run.poll() is None and not (out / "train_000003.bin").exists():
+            time.sleep(0.001)
+        run.send_signal(signal.SIGINT)
+        shown = run.communicate(timeout=60)[0].decode()
+        if json.loads((out / "prepare.json").read_text())["finished"]:
+            self.skipTest("it was finished before the signal came")
+        self.assertEqual(run.returncode, 0)
+        self.assertIn("stopped; the same command goes on after the last whole shard", shown)
+        train = ("train", "--out", self.folder / "from_stopped", *TINY, "--steps", "1", "--data")
+        self.refuse("stopped: the shards in this folder are not finished.*the same prepare command", *train, out)
+        self.succeed(*train, *sorted(out.glob("train_*.bin"))[:2])  # by name they may be used
+        self.assertIn("eta", self.succeed("prepare", *flags).decode())
+        self.succeed(*train[:2], self.folder / "from_whole", *train[3:], out)
+
     def test_train_reads_the_shards_and_their_split(self):
         shards = self.prepare("shards", "--validation-fraction", "0.2", "--shard-tokens", "2000", "--format", "lines",
                               source=self.lines())
@@ -172,8 +199,13 @@ class Prepare(ProgramTest):
         bad.write_text('{"text": "a"}\n{"body": "b"}\n')
         self.refuse("bad.jsonl: line at byte 14: field text: required field is missing", "prepare", "--input", bad,
                     "--tokenizer", "byte", "--out", self.folder / "bad")
+        self.refuse("threads: out of range .expected 1 to 1024, got 99999", *good, "--threads", "99999")
+        # A run that failed before its first shard binds no one: the corrected input goes into the same folder.
+        bad.write_text('{"text": "a"}\n')
+        self.prepare("bad", source=bad)
         done = self.prepare("done")
-        self.refuse("other settings: seed", *good[:-1], done, "--seed", "2")
+        self.refuse("other settings: seed .expected the same settings, or another folder", *good[:-1], done, "--seed",
+                    "2")
         self.succeed(*good[:-1], done, "--seed", "2", "--overwrite")
         (done / "prepare.json").unlink()
         self.refuse("without a record", *good[:-1], done)

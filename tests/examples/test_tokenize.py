@@ -77,6 +77,12 @@ class Tokenize(ProgramTest):
     def test_bad_input(self):
         self.assertIn(b"--tokenizer", self.succeed("tokenize", "--help"))
         self.refuse("--tokenizer is required", "tokenize")
+        folder = os.open(self.folder, os.O_RDONLY)
+        done = subprocess.run([PROGRAMS / "tokenize", "--tokenizer", self.scored], stdin=folder, capture_output=True,
+                              timeout=120, check=False)
+        os.close(folder)
+        self.assertEqual((done.returncode, done.stdout), (2, b""))
+        self.assertEqual(done.stderr, b"tokenize: standard input: cannot read\n")
         self.refuse("--nonsense", "tokenize", "--tokenizer", self.scored, "--nonsense")
         self.refuse("nowhere.json: cannot open", "tokenize", "--tokenizer", self.folder / "nowhere.json")
         self.refuse("text.txt: byte .*not valid JSON", "tokenize", "--tokenizer", self.data)

@@ -84,6 +84,8 @@ def fuzz_config_json():
             "head_dim": 4, "num_hidden_layers": 2, "vocab_size": 32, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
             "max_position_embeddings": 16, "tie_word_embeddings": True}
     yield compact(base)
+    yield compact({**base, "rope_scaling": {"type": "default", "x": 1}, "rope_parameters": {"rope_theta": 1e4},
+                   "sliding_window": 4, "use_sliding_window": False, "attention_dropout": 0, "unknown": {}})
     yield compact({**base, "num_hidden_layers": 5, "mor": {
         "router": "expert_choice", "router_network": "mlp", "router_activation": "sigmoid", "alpha": 0.1,
         "capacities": [1.0, 0.5], "sampling": "aux_loss", "cache": "shared", "sharing": "middle_cycle",
@@ -117,6 +119,29 @@ def fuzz_llama2c():
               + 2 * context * half)
     yield struct.pack("<7i", dim, ffn, layers, heads, kv, vocab, context) + bytes(4 * floats)
     yield struct.pack("<7i", dim, ffn, layers, heads, kv, -vocab, context) + bytes(4 * (floats + vocab * dim))
+
+
+def fuzz_data_files():
+    for magic, version, kind in ((20240520, 1, "H"), (20240801, 7, "I")):
+        yield b"\x00" + struct.pack("<3i", magic, version, 4).ljust(1024, b"\0") + struct.pack("<4" + kind, 1, 2, 3, 4)
+    lines = b'{"text": "one"}\n\n{"text": "two\\n", "more": [1]}\n'
+    for kind in range(4):
+        yield bytes([4 + kind]) + b"one\n##\r\n\ntwo\n##" + lines
+    tasks = ({"context": "a b", "continuation": "c"}, {"query": "q", "choices": ["a", "b"], "gold": 1},
+             {"context_options": ["a", "b"], "continuation": "c", "gold": 0})
+    for kind, task in enumerate(tasks):
+        yield bytes([8 + kind]) + compact(task) + b"\n" + compact(task)
+        yield b"\x0b" + compact(task)
+
+
+def fuzz_api_request():
+    user = {"role": "user", "content": "hi"}
+    yield compact({"prompt": "abab", "max_tokens": 5, "stop": ["ba", "ab"], "temperature": 0.5, "top_p": 0.9, "n": 1})
+    yield compact({"prompt": [195, 169, 97, 256, 299], "stop": "\u00e9a", "echo": True, "logprobs": 0, "seed": -1})
+    yield compact({"prompt": [[1]], "stream": True, "stream_options": {"include_usage": True}, "top_k": 3, "min_p": 0.1})
+    yield compact({"messages": [user], "max_completion_tokens": 3, "logprobs": True, "top_logprobs": 0, "tools": []})
+    yield compact({"messages": [{"role": "system", "content": [{"type": "text", "text": "x"}]}, user], "model": "fuzz",
+                   "min_depth": 1, "max_depth": 2, "depth_threshold": 0.5, "repetition_penalty": 1.1, "logit_bias": {}})
 
 
 def main():

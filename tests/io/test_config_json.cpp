@@ -160,7 +160,9 @@ TEST_CASE("a configuration that is written is read back equal, and the file too"
   configs.back().recursion.temperature = 0.5;
   configs.back().transformer.eos_token_id = -1;
   for (ModelConfig const& config : configs) {
-    REQUIRE(parse_config(mor::io::to_config_json(config), "c") == config);
+    std::string const text = mor::io::to_config_json(config);
+    REQUIRE(parse_config(text, "c") == config);
+    REQUIRE(mor::io::to_config_json(parse_config(text, "c")) == text);
     mor::io::save_config(folder / "config.json", config);
     REQUIRE(mor::io::load_config(folder / "config.json") == config);
   }

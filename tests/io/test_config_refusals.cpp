@@ -155,9 +155,18 @@ std::vector<Malformed> const cases{
      ": field rope_parameters.partial_rotary_factor: ", unsupported},
     {config("\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 1}}"),
      "one kind of rotary positions for all layers", unsupported},
+    {config("\"rope_scaling\": {\"chunked_attention\": {}}"),
+     ": field rope_scaling.chunked_attention: this library has one kind", unsupported},
     {config("\"sliding_window\": 4096"),
      ": field sliding_window: this library does not compute such a model (expected null, got 4096)", unsupported},
     {config("\"quantization_config\": {\"bits\": 4}"), ": field quantization_config: ", unsupported},
+    {config("\"sliding_window\": 64, \"use_sliding_window\": true"),
+     ": field sliding_window: this library does not compute such a model (expected null, got 64)", unsupported},
+    {config("\"sliding_window\": 64, \"use_sliding_window\": 0"),
+     ": field use_sliding_window: wrong type (expected true or false, got 0)", malformed},
+    {config("\"rope_scaling\": {\"rope_theta\": 1}, \"rope_parameters\": {\"rope_theta\": 2}"),
+     "rope_scaling.rope_theta and rope_parameters.rope_theta differ (expected 2, got 1)",
+     invalid},
     {config("\"layer_types\": [\"full_attention\", \"sliding_attention\"]"), ": field layer_types[1]: ", unsupported},
     {config("\"torch_dtype\": \"int8\""), ": field torch_dtype: this library does not read weights of such a type",
      unsupported},
@@ -181,6 +190,91 @@ TEST_CASE("a config.json that cannot be used is refused with an error of its own
   REQUIRE(cases.size() >= 40);
 }
 
+/// A field that changes what a model computes: a value that does, what the error expects, and a value that does not.
+struct OtherModel {
+  char const *field, *value, *expected, *harmless;
+};
+
+TEST_CASE("a field that changes what a model computes is refused by name, unless its value changes nothing") {
+  std::vector<OtherModel> const models{{"attention_bias", "true", "false", "false"},
+                                       {"mlp_bias", "true", "false", "false"},
+                                       {"use_qkv_bias", "true", "false", "false"},
+                                       {"use_qk_norm", "true", "false", "false"},
+                                       {"qk_layernorm", "true", "false", "false"},
+                                       {"rope_interleaved", "true", "false", "false"},
+                                       {"partial_rotary_factor", "0.5", "1", "1"},
+                                       {"rotary_pct", "0.25", "1", "1.0"},
+                                       {"no_rope_layers", "[1, 0]", "null", "[]"},
+                                       {"alibi", "true", "false", "false"},
+                                       {"attention_chunk_size", "8192", "null", "null"},
+                                       {"attention_multiplier", "0.015625", "null", "null"},
+                                       {"query_pre_attn_scalar", "256", "null", "null"},
+                                       {"attn_logit_softcapping", "50.0", "null", "null"},
+                                       {"attn_temperature_tuning", "true", "false", "false"},
+                                       {"clip_qkv", "8.0", "null", "null"},
+                                       {"embedding_multiplier", "12.0", "1", "1"},
+                                       {"residual_multiplier", "0.22", "1", "1"},
+                                       {"logits_scaling", "16", "1", "1"},
+                                       {"logit_scale", "0.0625", "1", "1"},
+                                       {"final_logit_softcapping", "30.0", "null", "null"},
+                                       {"use_parallel_residual", "true", "false", "false"},
+                                       {"is_encoder_decoder", "true", "false", "false"},
+                                       {"add_cross_attention", "true", "false", "false"},
+                                       {"num_local_experts", "8", "null", "null"},
+                                       {"num_experts", "64", "null", "null"},
+                                       {"n_routed_experts", "64", "null", "null"},
+                                       {"per_layer_config", "{\"3\": {\"hidden_size\": 8}}", "null", "{}"},
+                                       {"pruned_heads", "{\"0\": [1]}", "null", "{}"},
+                                       {"quantization_config", "{\"bits\": 4}", "null", "null"},
+                                       {"compression_config", "{\"format\": \"int\"}", "null", "null"},
+                                       {"quantization", "{\"bits\": 4, \"group_size\": 64}", "null", "null"}};
+  REQUIRE(models.size() == mor::io::detail::other_mathematics.size());
+  for (OtherModel const& model : models) {
+    CAPTURE(model.field);
+    std::string const key = "\"" + std::string(model.field) + "\": ";
+    REQUIRE(mor::test::fails_with(
+        unsupported, [&] { (void)parse_config(config(key + model.value), "c"); },
+        std::string("c: field ") + model.field + ": this library does not compute such a model (expected " +
+            model.expected + ", got "));
+    for (char const* value : {model.harmless, "null"}) {
+      REQUIRE(mor::io::read_config(config(key + value), "c").ignored.empty());
+    }
+    REQUIRE(mor::test::failure_of([&] { (void)parse_config(config(key + "\"x\""), "c"); }));
+  }
+}
+
+TEST_CASE("fields without a meaning here are named, notes of other programs are not") {
+  auto const ignored = [](std::string const& fields) { return mor::io::read_config(config(fields), "c").ignored; };
+  using Names = std::vector<std::string>;
+  CHECK(ignored("\"x\": 0") == Names{"x"});
+  CHECK(ignored("\"x\": null").empty());
+  CHECK(ignored("\"num_atention_heads\": 8, \"auto_map\": {}, \"Rope_theta\": 5") ==
+        Names{"Rope_theta", "auto_map", "num_atention_heads"});
+  CHECK(ignored("\"rope_scaling\": {\"beta_fast\": 32, \"rope_type\": \"default\", \"mscale\": null}, \"y\": {}, "
+                "\"rope_parameters\": {\"attention_factor\": 1.2}") ==
+        Names{"rope_scaling.beta_fast", "rope_parameters.attention_factor", "y"});
+  CHECK(ignored("\"attention_dropout\": 0.0").empty());
+  CHECK(ignored("\"attention_dropout\": 0.1") == Names{"attention_dropout"});
+  CHECK(ignored("\"sliding_window\": 4096, \"use_sliding_window\": false").empty());
+  CHECK(ignored("\"_name_or_path\": \"a\", \"_commit_hash\": \"b\", \"_attn_implementation_autoset\": true, "
+                "\"pad_token_id\": 0, \"temperature\": 0.6, \"id2label\": {\"0\": \"LABEL_0\"}")
+            .empty());
+  // As SmolLM2 and Llama 3 are published.
+  CHECK(ignored("\"architectures\": [\"LlamaForCausalLM\"], \"attention_bias\": false, \"attention_dropout\": 0.0, "
+                "\"bos_token_id\": 0, \"eos_token_id\": 0, \"hidden_act\": \"silu\", \"initializer_range\": 0.04, "
+                "\"is_llama_config\": true, \"max_position_embeddings\": 8192, \"model_type\": \"llama\", "
+                "\"pretraining_tp\": 1, \"rms_norm_eps\": 1e-05, \"rope_interleaved\": false, \"rope_scaling\": null, "
+                "\"rope_theta\": 100000, \"tie_word_embeddings\": true, \"torch_dtype\": \"bfloat16\", "
+                "\"transformers.js_config\": {\"dtype\": \"q4\"}, \"transformers_version\": \"4.40.1\", "
+                "\"use_cache\": true")
+            .empty());
+  CHECK(ignored("\"architectures\": [\"LlamaForCausalLM\"], \"dtype\": \"bfloat16\", \"head_dim\": 8, "
+                "\"mlp_bias\": false, \"rope_parameters\": {\"rope_theta\": 500000.0, \"rope_type\": \"default\"}")
+            .empty());
+  // What is written here is known here.
+  CHECK(mor::io::read_config(mor::io::to_config_json({}, mor::DType::BF16), "c").ignored.empty());
+}
+
 TEST_CASE("odd but valid configurations are read") {
   for (char const* more : {"",
                            "\"rope_scaling\": null",
@@ -190,6 +284,9 @@ TEST_CASE("odd but valid configurations are read") {
                            "\"rope_parameters\": null",
                            "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 1e6}",
                            "\"rope_theta\": 5000, \"rope_parameters\": {\"rope_theta\": 5000.0}",
+                           "\"rope_scaling\": {\"rope_theta\": 5000.0}, \"rope_parameters\": {\"rope_theta\": 5000}",
+                           "\"rope_scaling\": {\"type\": null, \"factor\": 1}",
+                           "\"sliding_window\": 4096, \"use_sliding_window\": false",
                            "\"rope_theta\": 1000000",
                            "\"rope_theta\": null",
                            "\"head_dim\": null",
@@ -226,7 +323,10 @@ TEST_CASE("odd but valid configurations are read") {
     REQUIRE_NOTHROW(parse_config(config(more), "config.json"));
   }
   REQUIRE_NOTHROW(parse_config("\t\r\n " + config() + "\n\n", "config.json"));
-  REQUIRE(parse_config(config("\"rope_parameters\": {\"rope_theta\": 123.0}"), "c").transformer.rope_theta == 123.0);
+  for (std::string const key : {"rope_parameters", "rope_scaling"}) {
+    auto const text = config("\"" + key + "\": {\"rope_theta\": 123.0}");
+    REQUIRE(parse_config(text, "c").transformer.rope_theta == 123.0);
+  }
 }
 
 TEST_CASE("the element type of the weights is written for other programs, and read as a note") {
@@ -235,6 +335,6 @@ TEST_CASE("the element type of the weights is written for other programs, and re
   REQUIRE(text.find("\"torch_dtype\": \"bfloat16\"") != std::string::npos);
   REQUIRE(parse_config(text, "c") == model);
   REQUIRE(mor::io::to_config_json(model).find("dtype") == std::string::npos);
-  REQUIRE(mor::io::has_recursion(config("\"mor\": {}"), "c"));
-  REQUIRE_FALSE(mor::io::has_recursion(config(), "c"));
+  REQUIRE(mor::io::read_config(config("\"mor\": {}"), "c").has_recursion);
+  REQUIRE_FALSE(mor::io::read_config(config(), "c").has_recursion);
 }

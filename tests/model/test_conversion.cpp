@@ -279,3 +279,45 @@ TEST_CASE("shapes alone give the widths of a published model") {
   REQUIRE(fails_with(
       ErrorCode::ShapeMismatch, [&] { (void)detect_structure(source); }, "embed_tokens", "two dimensions, got [7]"));
 }
+
+TEST_CASE("an official checkpoint whose recursions have attention of their own is refused as another architecture") {
+  ModelConfig config = middle(4, 2);
+  config.transformer.vocab_size = 8;
+  config.transformer.hidden_size = config.transformer.intermediate_size = 4;
+  config.transformer.num_attention_heads = config.transformer.num_key_value_heads = 1;
+  config.transformer.head_dim = 4;
+  for (RouterKind const router : {RouterKind::ExpertChoice, RouterKind::TokenChoice}) {
+    config.recursion.router = router;
+    ModelTensors const model = tensors_of(config);
+    auto const aliases = tensor_aliases(model);
+    MemorySource source;
+    for (auto const& [name, tensor] : names_to_write(model, true)) {
+      source.add(name, file_shape(model.layout.find(tensor)));
+    }
+    REQUIRE_NOTHROW(StoredModel(source, model.layout, aliases));
+    std::string const first =
+        router == RouterKind::ExpertChoice ? "model.layers.1.block.0." : "model.layers.1.block_list.0.0.";
+    std::string const second =
+        router == RouterKind::ExpertChoice ? "model.layers.2.block.0." : "model.layers.1.block_list.1.0.";
+    auto const change = [&](std::string const& suffix) {
+      auto const count = static_cast<std::size_t>(source.facts(second + suffix).elements());
+      source.values[second + suffix] = std::vector<float>(count, 0.5F);
+    };
+    auto const refused = [&](ErrorCode code, std::string const& tensor, char const* part) {
+      return fails_with(
+          code, [&] { (void)StoredModel(source, model.layout, aliases); }, "memory: tensor \"" + second + tensor, part,
+          "expected the same bits as " + first + tensor);
+    };
+    // One tensor is a damaged file, all four are a model of another kind.
+    change("self_attn.k_proj.weight");
+    REQUIRE(refused(ErrorCode::ShapeMismatch, "self_attn.k_proj.weight", "copies of one shared tensor differ"));
+    change("self_attn.q_proj.weight");
+    change("self_attn.o_proj.weight");
+    REQUIRE(refused(ErrorCode::ShapeMismatch, "self_attn.q_proj.weight", "copies of one shared tensor differ"));
+    change("self_attn.v_proj.weight");
+    REQUIRE(refused(ErrorCode::Unsupported, "self_attn.q_proj.weight", "untied attention"));
+    source.values.clear();
+    change("mlp.up_proj.weight");
+    REQUIRE(refused(ErrorCode::ShapeMismatch, "mlp.up_proj.weight", "copies of one shared tensor differ"));
+  }
+}

@@ -4,13 +4,14 @@
 recursive models from vanilla ones, element types, shards, and llama2.c files with the logits and tokens that llama2.c
 itself computed.
 
-    compare_convert.py --convert BINARY --evaluate BINARY [--data FOLDER]
+    compare_convert.py --convert BINARY --evaluate BINARY --generate BINARY [--data FOLDER]
 """
 
 import argparse
 import itertools
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -83,12 +84,24 @@ def check_damaged_official(programs):
     name = "model.layers.2.block.1.mlp.up_proj.weight"
     programs.refused(f'"{name}": copies of one shared tensor differ', changed(name, 1.0))
     name = "model.layers.3.block.0.self_attn.k_proj.weight"
-    programs.refused("recursions have attention of their own", changed(name, 1e-3))
+    programs.refused(f'"{name}": copies of one shared tensor differ', changed(name, 1e-3))
     programs.refused('"lm_head.weight": copies of one shared tensor differ', changed("lm_head.weight", 1.0))
     programs.refused("some copies of a shared tensor are there",
                      changed("model.layers.3.block.0.mlp.up_proj.weight", None))
     programs.refused('"model.layers.2.mor_router.router.weight": the tensor is missing',
                      changed("model.layers.2.mor_router.router.weight", None))
+
+
+def check_own_attention(programs):
+    """Checkpoints of the first official release, whose recursions have attention of their own, are refused as such."""
+    for variant in (official_checkpoint.VARIANTS[0], official_checkpoint.VARIANTS[3]):
+        source = programs.folder()
+        official_checkpoint.write(source, variant, 6, own_attention=True)
+        name = "model.layers.2.block.0" if variant[0] == "expert_choice" else "model.layers.1.block_list.1.0"
+        reason = f'"{name}.self_attn.q_proj.weight": recursions have attention of their own (untied attention'
+        programs.refused(reason, source)
+        done, output = programs.run_evaluate(source, [[1]], "cpu", "topk")
+        assert done.returncode == 2 and reason in done.stderr and not os.path.exists(output), done
 
 
 def unique_index(sharing, layers, recursions, block):
@@ -290,6 +303,17 @@ def check_llama2c(programs):
         assert model_files.read_config(folder).tie_word_embeddings == tied
 
 
+def text_of(folder, tokens):
+    """The text of tokens with byte fallback, by the pieces of `tokenizer.json` alone."""
+    with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
+        pieces = {token: piece for piece, token in json.load(file)["model"]["vocab"].items()}
+    text = b""
+    for piece in (pieces[token] for token in tokens if token > 2):
+        byte = re.fullmatch("<0x(..)>", piece)
+        text += bytes.fromhex(byte[1]) if byte else piece.replace("\u2581", " ").encode()
+    return text.removeprefix(b" ")
+
+
 def check_stories(programs, data):
     """The published llama2.c model has llama2.c's own logits, chooses its tokens, whole and in shards."""
     models = os.path.join(data, "models")
@@ -313,7 +337,13 @@ def check_stories(programs, data):
             assert np.abs(logits - rows).max() < 1e-4, f"prompt {number}: off by {np.abs(logits - rows).max()}"
             for position in range(item["n_prompt_tokens"] - 1, len(item["tokens"]) - 1):
                 assert logits[position].argmax() == item["tokens"][position + 1], (number, position)
-    print(f"llama2.c's logits of {len(golden)} prompts reproduced on {' and '.join(devices)}")
+    for item, device in itertools.product(golden, devices):
+        made = programs.generate(whole, item["prompt"], len(item["tokens"]) - item["n_prompt_tokens"], device)
+        assert made == text_of(whole, item["tokens"])[len(item["prompt"].encode()) :], (item["prompt"], device, made)
+        if not item["prompt"]:
+            with open(os.path.join(models, "stories260K.run_t0_n200.stdout"), "rb") as file:
+                assert made.startswith(file.read().strip()), device
+    print(f"llama2.c's logits and texts of {len(golden)} prompts reproduced on {' and '.join(devices)}")
 
 
 def check_refusals(programs):
@@ -335,6 +365,12 @@ def check_refusals(programs):
                      "--tokenizer", tokenizer)
     programs.refused("no weights in the folder", programs.scratch)
     programs.refused("cannot open", os.path.join(programs.scratch, "nowhere"))
+    for name in ("model.gguf", "tokenizer.json", "noname"):
+        path = os.path.join(source, name)
+        with open(path, "wb") as file:
+            file.write(b"of another kind")
+        programs.refused(f"{name}: the name is of no kind of model file that is read", path)
+        os.remove(path)
     mor = programs.convert(source, "--router", "expert_choice", "--recursions", 2)
     programs.refused("a routed model keeps its router and its recursions", mor, "--sharing", "none")
     programs.refused("mor.router: a routed model keeps its router", mor, "--router", "token_choice")
@@ -355,13 +391,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--convert", required=True)
     parser.add_argument("--evaluate", required=True)
+    parser.add_argument("--generate", required=True)
     parser.add_argument("--data", help="folder with models/stories260K.bin; without it that check is left out")
     parser.add_argument("--only", help="the name of one check")
     arguments = parser.parse_args()
-    checks = [check_official, check_damaged_official, check_initialisation, check_random_and_routers,
-              check_same_function, check_types, check_llama2c, check_refusals]
+    checks = [check_official, check_damaged_official, check_own_attention, check_initialisation,
+              check_random_and_routers, check_same_function, check_types, check_llama2c, check_refusals]
     with tempfile.TemporaryDirectory(prefix="mor_convert_") as scratch:
-        programs = Programs(arguments.convert, arguments.evaluate, scratch)
+        programs = Programs(arguments.convert, arguments.evaluate, arguments.generate, scratch)
         for check in checks:
             if not arguments.only or check.__name__ == arguments.only:
                 check(programs)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs `convert` and `evaluate` for their comparison with NumPy, and looks at the files they write."""
+"""Runs `convert`, `evaluate` and `generate` for comparisons, and looks at the files they write."""
 
 import json
 import os
@@ -12,10 +12,10 @@ WEIGHTS = "model.safetensors"
 
 
 class Programs:
-    """The two programs, run in a scratch folder."""
+    """The programs, run in a scratch folder."""
 
-    def __init__(self, convert, evaluate, scratch):
-        self.convert_path, self.evaluate_path, self.scratch = convert, evaluate, scratch
+    def __init__(self, convert, evaluate, generate, scratch):
+        self.convert_path, self.evaluate_path, self.generate_path, self.scratch = convert, evaluate, generate, scratch
         self.count = 0
 
     def folder(self):
@@ -53,6 +53,14 @@ class Programs:
         done, output = self.run_evaluate(model, sequences, device, routing)
         assert done.returncode == 0, f"evaluate {model}: {done.stderr}"
         return safetensors_file.read(output)
+
+    def generate(self, model, prompt, count, device):
+        """The greedy continuation, in float32, as bytes."""
+        flags = ["--device", device, "--dtype", "float32", "--temperature", "0", "--max-tokens", str(count)]
+        done = subprocess.run([self.generate_path, "--model", model, "--prompt", prompt, *flags], capture_output=True,
+                              timeout=120, check=False)
+        assert done.returncode == 0, f"generate {model}: {done.stderr}"
+        return done.stdout[:-1]  # a line break ends the output
 
     def run_evaluate(self, model, sequences, device, routing):
         """The finished process, and the file that it was to write."""

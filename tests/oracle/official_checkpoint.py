@@ -53,8 +53,9 @@ def _router(generator, prefix, network, outputs, d):
             prefix + ".router.2.weight": 2.0 * generator.standard_normal((outputs, 2 * d)) / np.sqrt(2 * d)}
 
 
-def tensors(variant, generator, shape):
-    """(every tensor of the file, the oracle's tensors)."""
+def tensors(variant, generator, shape, own_attention=False):
+    """(every tensor of the file, the oracle's tensors). With `own_attention` each recursion has its own, as the first
+    release of the official code made it; the oracle has no such model."""
     kind, ends, recursions, block, network, extra = variant
     d = shape["hidden_size"]
     embedding = 2.5 / np.sqrt(d) * generator.standard_normal((shape["vocab_size"], d))
@@ -77,6 +78,9 @@ def tensors(variant, generator, shape):
         names = [f"model.layers.{ends + r}.block.{j}." if expert else f"model.layers.{ends}.block_list.{r}.{j}."
                  for r in range(recursions)]
         put(names, _layer(generator, shape))
+        for name in names[1:] if own_attention else []:
+            stored.update((name + suffix, values) for suffix, values in _layer(generator, shape).items()
+                          if suffix.startswith("self_attn."))
     routers = {}
     if expert:
         for r in range(recursions):
@@ -90,11 +94,11 @@ def tensors(variant, generator, shape):
     return {**stored, **routers}, {**once, **routers}
 
 
-def write(folder, variant, seed, storage="F32", with_config=True, shape=None):
+def write(folder, variant, seed, storage="F32", with_config=True, shape=None, own_attention=False):
     """Writes the checkpoint; returns (oracle config, oracle tensors)."""
     kind, ends, recursions, block, network, extra = variant
     shape = shape or SHAPE
-    stored, once = tensors(variant, np.random.default_rng(seed), shape)
+    stored, once = tensors(variant, np.random.default_rng(seed), shape, own_attention)
     stored = {name: safetensors_file.round_to(values, storage) for name, values in stored.items()}
     once = {name: safetensors_file.round_to(values, storage) for name, values in once.items()}
     layers = 2 * ends + recursions * block

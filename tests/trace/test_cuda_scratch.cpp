@@ -29,6 +29,12 @@ static_assert(tuning::LogitsBackwardScratch(mor::cuda::LogitsTiles::backward_row
 static_assert(tuning::LogitsBackwardScratch(32768, 960, 1).partial == mor::cuda::LogitsTiles::backward_groups * 960);
 static_assert(tuning::AttentionPagedScratch(4, 6, 64, tuning::AttentionPaged::part_keys).bytes() == 0);
 static_assert(tuning::AttentionPagedScratch(4, 6, 64, tuning::AttentionPaged::part_keys + 1).bytes() == 4 * 48 * 64 + 512);
+// Blocks that share a row's list: as many as fit, few or one in a large batch, some more where lists may be long.
+static_assert(tuning::attention_decode_blocks(5, 64, 660) == 16 && tuning::attention_decode_blocks(5, 8, 660) == 8);
+static_assert(tuning::attention_decode_blocks(160, 64, 660) == 4 && tuning::attention_decode_blocks(640, 16, 660) == 1);
+static_assert(tuning::attention_decode_blocks(640, 17, 660) == 2 && tuning::attention_decode_blocks(9999, 5000, 660) == 4);
+static_assert(tuning::attention_decode_blocks(1, 1, 660) == 1 && tuning::attention_decode_blocks(1, 0, 660) == 1);
+static_assert(tuning::attention_decodes(64, 64) && tuning::attention_decodes(128, 16) && !tuning::attention_decodes(64, 16));
 static_assert(tuning::NormBackwardPlan(32768, 960, true, 8).partial == 264 * 960);
 static_assert(tuning::NormBackwardPlan(32768, 960, false, 8).partial == 528 * 960);
 static_assert(tuning::NormBackwardPlan(9, 960, true, 8).partial == 2 * 960);
@@ -117,6 +123,11 @@ TEST_CASE("other attention kernels take a number or two for each row and head, b
   t.backend.attention(q, k, k, pages, shape, q, t.reals(2, 6));
   constexpr Index parts = tuning::attention_parts(2000);
   CHECK(t.scratch() == aligned(4 * 2 * 6 * parts * 64) + aligned(8 * 2 * 6 * parts));
+  // Pages of whole slices: Hopper's decoding kernel joins the parts in shared memory.
+  mor::KeyList whole = pages;
+  whole.page_size = 64;
+  t.backend.attention(q, k, k, whole, shape, q, t.reals(2, 6));
+  CHECK(t.scratch() == 0);
   // Decoding: the forward pass has kernels of its own.
   CHECK(attention_scratch<mor::bfloat16, mor::cuda::Sm90>({7, 1}, shape).forward == 0);
 }

@@ -175,7 +175,7 @@ TEST_CASE("a shard that was written but not recorded is written again, and a fin
   std::filesystem::remove(work.options.out / "prepare.json");
   CHECK(fails_with(ErrorCode::InvalidArgument, [&] { work.run(); }, "without a record"));
   mor::train::remove_preparation(work.options.out);
-  CHECK(files(work.options.out).size() == 1);  // the tokenizer
+  CHECK(files(work.options.out).empty());
   work.run();
   CHECK((files(work.options.out) == expected));
 }
@@ -199,12 +199,55 @@ TEST_CASE("other settings, other inputs and damaged shards are refused") {
   CHECK(fails_with(ErrorCode::MalformedFile, [&] { work.run(); }, "train_000001.bin"));
   auto record = mor::train::load_preparation(work.options.out);
   record->finished = false;
-  record->training = record->validation = {};
+  record->training.shards.resize(1);
   record->training.next = record->validation.next = {0, 1 << 30, 9, 0};
   save_preparation(work.options.out, *record);
   CHECK(fails_with(ErrorCode::MalformedFile, [&] { work.run(); }, "prepare.json", "outside the inputs"));
   mor::test::write_bytes(work.options.out / "prepare.json", "{\"finished\": 1}");
   CHECK(fails_with(ErrorCode::MalformedFile, [&] { work.run(); }, "prepare.json", "finished"));
+}
+
+TEST_CASE("a folder that holds something else is refused and left as it is, a start without a shard is forgotten") {
+  Work work(corpus(5, 20));
+  std::filesystem::create_directories(work.options.out);
+  mor::test::write_bytes(work.options.out / ".tmp-1-1", "of someone else");
+  for (char const* name : {"tokenizer.json", "model.safetensors"}) {
+    mor::test::write_bytes(work.options.out / name, "of a model");
+    CHECK(fails_with(ErrorCode::InvalidArgument, [&] { work.run(); }, "something else than token shards", "got "));
+    mor::train::remove_preparation(work.options.out);
+    CHECK(mor::test::read_bytes(work.options.out / name) == "of a model");
+    CHECK(files(work.options.out).size() == 2);
+    std::filesystem::remove(work.options.out / name);
+  }
+  // The first file has no text: no shard, and no settings to keep to.
+  mor::test::write_bytes(work.folder / "empty.txt", "\n");
+  work.options.inputs = {work.folder / "empty.txt"};
+  CHECK(fails_with(ErrorCode::InvalidArgument, [&] { work.run(); }, "there is no text"));
+  mor::test::write_bytes(work.options.out / "train_000000.bin", "written, but not recorded");
+  work.options.inputs = {work.folder / "text.txt"};
+  work.options.shard_tokens = 17;
+  CHECK(work.run().finished);
+  CHECK(files(work.options.out).contains("tokenizer.json"));
+  CHECK_FALSE(files(work.options.out).contains(".tmp-1-1"));
+}
+
+TEST_CASE("progress counts from where an earlier call came to") {
+  Work work(corpus(3000, 1500));
+  work.options.validation_fraction = 0.01;  // its one shard comes at the end: a second call looks for its documents
+  work.options.shard_tokens = 300'000;
+  Index reached = 0;
+  static_cast<void>(prepare_data(work.tokenizer, work.options, [&](PreparationProgress const& progress) {
+    CHECK(progress.begun_bytes == 0);
+    reached = progress.bytes;
+    return progress.bytes < 2'000'000;
+  }));
+  PreparationProgress first;
+  static_cast<void>(prepare_data(work.tokenizer, work.options, [&](PreparationProgress const& progress) {
+    first = progress;
+    return false;
+  }));
+  CHECK(first.begun_bytes > reached - 1'400'000);
+  CHECK(first.begun_bytes <= reached);
 }
 
 TEST_CASE("of several bad documents the first in order is reported") {
@@ -236,7 +279,8 @@ TEST_CASE("options that cannot work are refused before a folder is made") {
   CHECK(refused([](PreparationOptions& o) { o.shard_tokens = 0; }, bad, "shard tokens"));
   CHECK(refused([](PreparationOptions& o) { o.shard_tokens = Index{1} << 31; }, bad, "shard tokens"));
   CHECK(refused([](PreparationOptions& o) { o.validation_fraction = 1.0; }, bad, "validation fraction"));
-  CHECK(refused([](PreparationOptions& o) { o.threads = 0; }, bad, "threads"));
+  CHECK(refused([](PreparationOptions& o) { o.threads = 0; }, bad, "threads", "1 to 1024"));
+  CHECK(refused([](PreparationOptions& o) { o.threads = 1025; }, bad, "threads", "got 1025"));
   CHECK(refused([](PreparationOptions& o) { o.inputs = {"/nowhere/at/all"}; }, ErrorCode::IoFailure, "nowhere"));
   mor::test::write_bytes(work.folder / "text.txt", " \n\n");
   CHECK(fails_with(bad, [&] { work.run(); }, "there is no text"));

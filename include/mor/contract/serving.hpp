@@ -64,6 +64,7 @@ struct ReplayedWork {
 /// `B::Reports`: reports on their way to the host, first in, first out: Reports(b, words, in_flight), post(words),
 /// pending(), arrived() (of the oldest; never waits), wait() (for the oldest), front(), pop().
 /// `B::Replays`: Replays(b), run(key, work): work that depends on nothing but the key, and whose memory stays where it is.
+/// It neither uploads nor waits (CUDA refuses that), and has the arena to itself.
 /// `Replays::captures`: runs of a key after the first ones cost the host next to nothing.
 template <class B>
 concept ServingControl =

@@ -11,8 +11,10 @@
 #include "mor/infer/stages.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -63,14 +65,18 @@ class Engine {
         planner_(setup_),
         state_(model.backend(), setup_.shape, rooms(), model.config().transformer.hidden_size, Router::keeps_entry),
         stages_(model, state_, rules_, setup_.block_pages, setup_.end_pages, options_.mode),
-        reports_(model.backend(), state_.report().words.size(), options_.ticks_in_flight + 1),
+        reports_(model.backend(), static_cast<Index>(state_.report().words.size()), options_.ticks_in_flight + 1),
         replays_(model.backend()) {
     if (!S::lock_step && !alike_) {
       fail(ErrorCode::InvalidConfig, "recursions of different layers cannot share a launch", "Engine",
            "a schedule whose recursions run the same layers, or FullDepthScheduler", "another schedule");
     }
+    set_serving(true);
     if (B::Replays::captures) reserve();
   }
+  Engine(Engine const&) = delete;
+  Engine& operator=(Engine const&) = delete;
+  ~Engine() { set_serving(false); }
 
   /// Queues a request. Throws InvalidArgument where it can never be served, OutOfMemory where the queue is full or the text
   /// would not fit the key storage alone.
@@ -87,36 +93,18 @@ class Engine {
   bool cancel(RequestId id) { return planner_.cancel(id); }
 
   /// One tick: admission, one recursion, coda, sampling, prelude. @return what happened since the last call, valid until
-  /// the next one. Where the device is not the host, tokens come some ticks after they were launched.
+  /// the next one; `submit` and `cancel` are allowed meanwhile. Where the device is not the host, tokens come some ticks
+  /// after they were launched. Where it throws (no memory, a device's failure), the tables hold half a tick: every later
+  /// call throws too, and the engine can only be destroyed.
   std::span<Event const> step() {
-    planner_.clear_events();
-    while (reports_.pending() > 0 && reports_.arrived()) absorb_oldest();
-    bool const waits = S::exact || prompts_in_flight_;
-    while (reports_.pending() >= (waits ? 1 : options_.ticks_in_flight)) {
-      reports_.wait();
-      absorb_oldest();
-    }
-    TickDemand demand = planner_.plan(tick_ + 1, reports_.pending());
-    if (demand.prompt_rows > 0 && reports_.pending() > 0) {  // prompts are planned from exact counts
-      wait_for_all();
-    }
-    apply_edits();
-    if (demand.rows() == 0) {
-      if (reports_.pending() > 0) wait_for_all();
-      return planner_.events();
-    }
-    ++tick_;
-    prompts_in_flight_ = demand.prompt_rows > 0;
-    if (S::exact || prompts_in_flight_ || !replays_.captures) {
-      exact_tick(demand);
-    } else {
-      tick(demand);
-    }
-    return planner_.events();
+    require(!std::exchange(in_step_, true), "an earlier step has failed: make a new engine", "Engine::step");
+    advance();
+    in_step_ = false;
+    return planner_.hand_out_events();
   }
 
   /// Nothing runs, nothing waits, and every event has been given out.
-  [[nodiscard]] bool idle() const { return planner_.idle() && reports_.pending() == 0 && planner_.events().empty(); }
+  [[nodiscard]] bool idle() const { return planner_.idle() && reports_.pending() == 0 && !planner_.has_events(); }
 
   [[nodiscard]] EngineStatistics statistics() const { return planner_.statistics(); }
   [[nodiscard]] EngineOptions const& options() const { return options_; }
@@ -126,6 +114,9 @@ class Engine {
   void drop_prefixes() { planner_.drop_prefixes(); }
 
  private:
+  static constexpr int kRowBits = 18, kKeyBits = 24;
+  static constexpr Index kMostRows = (Index{1} << kRowBits) - 1, kMostKeys = (Index{1} << kKeyBits) - 1;
+
   static EngineOptions checked(Model const& model, EngineOptions options) {
     options.check();
     auto const& config = model.config();
@@ -138,8 +129,29 @@ class Engine {
       fail(ErrorCode::InvalidArgument, "the random router is a control of experiments and is not served", "Engine",
            "a model whose router decides", "random_router");
     }
+    if constexpr (requires { Router::kind; }) {
+      if (Router::kind == RouterKind::ExpertChoice && options.mode == RoutingMode::AuxRouter &&
+          config.recursion.sampling != RouterSampling::AuxRouter) {
+        fail(ErrorCode::InvalidArgument, "this model has no auxiliary router", "EngineOptions, mode",
+             "threshold or full_depth", "aux_router");
+      }
+    }
     if (!options.pad_rows) options.pad_rows = B::Replays::captures;
     return options;
+  }
+
+  /// Tables and rows of key storage are counted in 32 bits, and sizes of launches packed into one key.
+  static void check_sizes(PlannerSetup const& setup) {
+    auto const at_most = [](Index most, Index value, char const* what) {
+      if (value <= most) return;
+      fail(ErrorCode::InvalidArgument, "the engine would be too large", std::string("EngineOptions, ") + what,
+           "at most " + text_of(most), text_of(value));
+    };
+    at_most(kMostRows, launch_size(setup.shape.cells()), "slots + prefill_rows, rounded up");
+    at_most(kMostKeys, launch_size(setup.shape.context), "context, rounded up");
+    constexpr Index words = std::numeric_limits<Row>::max();
+    at_most(words, ServingTables{setup.shape, nullptr}.size(), "words for slots, context and page_size");
+    at_most(words, std::max(setup.block_pages, setup.end_pages) * setup.shape.page_size, "tokens of key storage");
   }
 
   /// Sizes of tables and storage.
@@ -160,6 +172,7 @@ class Engine {
     setup.shape = {options_.slots, options_.prefill_rows, recursions, options_.context, options_.page_size, rules_.dense};
     setup.block_lists = rules_.lists;
     setup.has_ends = !schedule.prelude.empty() || !schedule.coda.empty();
+    check_sizes(setup);
     Index const per_list = setup.shape.pages_per_list();
     if (options_.cache_bytes == 0) {
       setup.block_pages = options_.slots * rules_.lists * per_list;
@@ -179,11 +192,19 @@ class Engine {
              text_of(options_.cache_bytes));
       }
     }
+    check_sizes(setup);
     return setup;
   }
   [[nodiscard]] StageRooms rooms() const {
     Index const cells = launch_size(setup_.shape.cells()), slots = launch_size(setup_.shape.slots);
     return {cells, cells, slots, cells};
+  }
+
+  /// Backends may have kernels for few rows that only serving asks for.
+  void set_serving(bool on) {
+    B& b = model_->backend();
+    if constexpr (requires { b.set_serving(on); }) b.set_serving(on);
+    if constexpr (requires { b.set_row_invariant(on); }) b.set_row_invariant(on && options_.row_invariant);
   }
 
   /// Runs the largest launches on empty tables, so that no memory moves once work has been captured.
@@ -202,8 +223,35 @@ class Engine {
     return *options_.pad_rows ? std::max<Index>(launch_size(demand.longest), options_.page_size) : demand.longest;
   }
 
+  /// The work of `step`.
+  void advance() {
+    while (reports_.pending() > 0 && reports_.arrived()) absorb_oldest();
+    bool const waits = S::exact || prompts_in_flight_;
+    while (reports_.pending() >= (waits ? 1 : options_.ticks_in_flight)) {
+      reports_.wait();
+      absorb_oldest();
+    }
+    TickDemand demand = planner_.plan(tick_ + 1, reports_.pending());
+    if (demand.prompt_rows > 0 && reports_.pending() > 0) {  // prompts are planned from exact counts
+      wait_for_all();
+    }
+    apply_edits();
+    if (demand.rows() == 0) {
+      if (reports_.pending() > 0) wait_for_all();
+      return;
+    }
+    ++tick_;
+    prompts_in_flight_ = demand.prompt_rows > 0;
+    if (S::exact || prompts_in_flight_ || !replays_.captures) {
+      exact_tick(demand);
+    } else {
+      tick(demand);
+    }
+  }
+
   void apply_edits() {
     B& b = model_->backend();
+    b.arena().reset();
     if (!planner_.clears().empty()) b.apply_edits(planner_.clears(), state_.tables());
     if (!planner_.sets().empty()) b.apply_edits(planner_.sets(), state_.tables());
     if (!planner_.copies().empty()) stages_.copy_pages(planner_.copies());
@@ -225,9 +273,10 @@ class Engine {
   /// A launch's work depends on its sizes alone.
   template <class Work>
   void run(Index stage, Index a, Index b, Index longest, bool flag, Work const& work) {
+    static_assert(4 + 2 * kRowBits + kKeyBits <= 64);
     auto const key = static_cast<std::uint64_t>(stage) | (static_cast<std::uint64_t>(flag) << 3) |
-                     (static_cast<std::uint64_t>(a) << 4) | (static_cast<std::uint64_t>(b) << 24) |
-                     (static_cast<std::uint64_t>(longest) << 44);
+                     (static_cast<std::uint64_t>(a) << 4) | (static_cast<std::uint64_t>(b) << (4 + kRowBits)) |
+                     (static_cast<std::uint64_t>(longest) << (4 + 2 * kRowBits));
     replays_.run(key, work);
   }
   void run_recursion(Index rows, bool one_depth, Index longest) {
@@ -316,6 +365,7 @@ class Engine {
   Index ready_ = 0, waiting_ = 0, samples_ = 0;  ///< after the last exact tick; upper bounds after edits
   Index phase_ = 0;           ///< recursions since rows entered
   bool prompts_in_flight_ = false;
+  bool in_step_ = false;  ///< still true after a step that threw
 };
 
 }  // namespace mor::infer

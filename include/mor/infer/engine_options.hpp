@@ -8,6 +8,7 @@
 #include "mor/core/types.hpp"
 
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace mor::infer {
@@ -24,11 +25,17 @@ struct EngineOptions {
   RoutingMode mode = RoutingMode::Threshold;  ///< or AuxRouter, or FullDepth
   double admission_margin = 1.0;  ///< standard deviations of pages kept free for the requests that run
   bool prefix_cache = true;      ///< keep the keys of prompts for later requests that begin alike
+  /// What a request gets depends on its own rows alone, bit for bit. The host always computes so; on CUDA products of many
+  /// rows (prompts) are slower with it.
+  bool row_invariant = false;
   std::optional<bool> pad_rows = {};  ///< launches have one of a few sizes; default: where launches are captured
 
   void check() const {
     auto const positive = [](Index value, char const* field) {
-      if (value < 1) fail(ErrorCode::InvalidArgument, "an option of the engine must be positive", field, "1 or more", text_of(value));
+      constexpr Index most = 1 << 20;
+      if (value >= 1 && value <= most) return;
+      fail(ErrorCode::InvalidArgument, "an option of the engine is out of range", std::string("EngineOptions, ") + field,
+           "1 .. " + text_of(most), text_of(value));
     };
     positive(slots, "slots");
     positive(page_size, "page_size");

@@ -43,8 +43,8 @@ class SingleSequence {
  public:
   /// A batch of `tokens` at positions `first`, `first` + 1, ...
   Batch operator()(std::span<Token const> tokens, Index first) {
-    positions_.resize(tokens.size());
-    for (std::size_t i = 0; i < tokens.size(); ++i) positions_[i] = static_cast<Row>(first + static_cast<Index>(i));
+    positions_.clear();
+    for (std::size_t i = 0; i < tokens.size(); ++i) positions_.push_back(static_cast<Row>(first + static_cast<Index>(i)));
     offsets_ = {0, static_cast<Row>(tokens.size())};
     return {tokens, positions_, offsets_};
   }

@@ -76,8 +76,7 @@ class Planner {
     sequence->text = request.prompt;
     sequence->most_depth = request.depth.max_depth == 0 ? setup_.shape.recursions : request.depth.max_depth;
     sequence->least_depth = setup_.full_depth ? sequence->most_depth : request.depth.min_depth;
-    sequence->last_position =
-        std::min(static_cast<Index>(request.prompt.size()) + request.max_new_tokens, setup_.shape.context) - 1;
+    sequence->last_position = longest_text(request) - 1;
     sequence->request = std::move(request);
     ++statistics_.submitted;
     RequestId const id = sequence->id;
@@ -109,14 +108,15 @@ class Planner {
     for (Slot* const slot : by_age()) {
       if (slot->sequence != nullptr) grow(*slot);
     }
+    bool starved = false;
     for (Slot* const slot : by_age()) {
-      if (slot->sequence != nullptr) start_chunk(*slot);
+      if (slot->sequence != nullptr) starved = !start_chunk(*slot) || starved;
     }
-    admit();
+    if (!starved) admit();  // newer requests must not take the pages that come free
     return demand();
   }
 
-  /// Takes the report of tick `tick`; events collect until `clear_events`.
+  /// Takes the report of tick `tick`; events collect until `hand_out_events`.
   void absorb(Index tick, std::span<Row const> words, Index finished_room) {
     ServingReport const report{{}, finished_room};
     auto const at = [&](Index word) { return words[static_cast<std::size_t>(word)]; };
@@ -139,10 +139,13 @@ class Planner {
   [[nodiscard]] Index running() const {
     return static_cast<Index>(std::count_if(slots_.begin(), slots_.end(), [](Slot const& s) { return s.sequence != nullptr; }));
   }
-  [[nodiscard]] std::vector<Event> const& events() const { return events_; }
-  void clear_events() {
-    events_.clear();
-    ended_.clear();
+  [[nodiscard]] bool has_events() const { return !news_.events.empty(); }
+  /// What happened since the last call; valid until the next one, whatever happens meanwhile.
+  [[nodiscard]] std::span<Event const> hand_out_events() {
+    handed_out_.events.clear();
+    handed_out_.ended.clear();
+    std::swap(news_, handed_out_);
+    return handed_out_.events;
   }
   [[nodiscard]] std::span<TableEdit const> clears() const { return clears_; }
   [[nodiscard]] std::span<TableEdit const> sets() const { return sets_; }
@@ -160,13 +163,7 @@ class Planner {
     now.running = running();
     now.free_pages = pools_.block.free();
     now.free_end_pages = pools_.ends.free();
-    std::vector<bool> held(static_cast<std::size_t>(pools_.block.size()), false);
-    for (Slot const& slot : slots_) {
-      for (auto const& list : slot.pages.block) {
-        for (Row const page : list) held[static_cast<std::size_t>(page)] = true;
-      }
-    }
-    now.cached_pages = now.total_pages - now.free_pages - static_cast<Index>(std::count(held.begin(), held.end(), true));
+    now.cached_pages = pools_.block.only_kept();
     return now;
   }
   [[nodiscard]] EngineStatistics& counters() { return statistics_; }
@@ -194,12 +191,17 @@ class Planner {
     if (knobs.max_depth != 0 && (knobs.max_depth < knobs.min_depth || knobs.max_depth > depths)) {
       refuse("a depth knob is out of range", "max_depth", "0, or min_depth .. " + text_of(depths), text_of(knobs.max_depth));
     }
-    Index const longest = std::min(size + std::min(request.max_new_tokens, setup_.shape.context), setup_.shape.context);
-    Index const pages = pools_.pages_of(longest);
+    Index const pages = pools_.pages_of(longest_text(request));
     if (pages * setup_.block_lists > pools_.block.size() || (pools_.has_ends && pages > pools_.ends.size())) {
       fail(ErrorCode::OutOfMemory, "the text does not fit the key storage even alone", "Engine::submit",
            text_of(pages * setup_.block_lists) + " pages", text_of(pools_.block.size()));
     }
+  }
+
+  /// Tokens of a request's text at most.
+  [[nodiscard]] Index longest_text(Request const& request) const {
+    Index const room = setup_.shape.context - static_cast<Index>(request.prompt.size());
+    return static_cast<Index>(request.prompt.size()) + std::min(request.max_new_tokens, room);
   }
 
   void set(Index word, Index value) { sets_.push_back({static_cast<Row>(word), static_cast<Row>(value)}); }
@@ -238,8 +240,11 @@ class Planner {
     }
     Index const missing_ends =
         pools_.has_ends ? std::max<Index>(0, pools_.pages_of(tokens) - static_cast<Index>(slot.pages.ends.size())) : 0;
-    while (missing > pools_.block.free() || missing_ends > pools_.ends.free()) {
-      if (!prefixes_.drop_oldest(pools_)) return false;
+    if (missing > pools_.block.free() + pools_.block.only_kept() ||
+        missing_ends > pools_.ends.free() + pools_.ends.only_kept()) {
+      return false;
+    }
+    while ((missing > pools_.block.free() || missing_ends > pools_.ends.free()) && prefixes_.drop_oldest(pools_)) {
     }
     for (std::size_t l = 0; l < slot.pages.block.size(); ++l) {
       auto& list = slot.pages.block[l];
@@ -299,15 +304,18 @@ class Planner {
 
   // Prompts.
 
-  /// Starts the next rows of a prompt, as many as there are cells and pages for.
-  void start_chunk(Slot& slot) {
-    if (slot.chunk.rows != 0 || slot.fed == slot.goal) return;
+  /// Starts the next rows of a prompt, as many as there are cells for; false where it must wait for pages.
+  bool start_chunk(Slot& slot) {
+    if (slot.chunk.rows != 0 || slot.fed == slot.goal) return true;
     auto const [first, cells] = prompt_cells_.take(std::min(setup_.options.prefill_chunk, slot.goal - slot.fed));
-    if (cells == 0) return;
-    if (!lengthen(slot, slot.fed + cells)) {
-      prompt_cells_.give_back(first, cells);
-      if (nothing_moves()) preempt_for(slot);
-      return;
+    if (cells == 0) return true;
+    while (!lengthen(slot, slot.fed + cells)) {
+      Slot* const victim = youngest();
+      if (!nothing_moves() || victim == &slot) {
+        prompt_cells_.give_back(first, cells);
+        return false;
+      }
+      preempt(*victim);
     }
     Index const me = number(slot);
     for (Index i = 0; i < cells; ++i) {
@@ -322,14 +330,11 @@ class Planner {
     slot.chunk = {first, cells, cells, tick_, false};
     slot.fed += cells;
     statistics_.prompt_tokens += cells;
+    return true;
   }
   /// No row of any request is on its way, so no page will come back by itself.
   [[nodiscard]] bool nothing_moves() const {
     return std::none_of(slots_.begin(), slots_.end(), [](Slot const& s) { return s.chunk.rows != 0 || s.decoding(); });
-  }
-  void preempt_for(Slot const& slot) {
-    Slot* const victim = youngest();
-    if (victim != &slot) preempt(*victim);
   }
 
   void admit() {
@@ -340,7 +345,7 @@ class Planner {
       auto sequence = std::move(queue_.front());
       queue_.pop_front();
       enter(slot, std::move(sequence));
-      start_chunk(slot);
+      if (!start_chunk(slot)) return;
     }
   }
 
@@ -366,16 +371,13 @@ class Planner {
   }
   /// Whether the request fits beside what the others will still need.
   [[nodiscard]] bool fits(Sequence const& sequence) {
-    if (running() == 0) {
-      while (prefixes_.size() > 0 && !room_for(sequence)) prefixes_.drop_oldest(pools_);
-      return true;
-    }
-    while (!room_for(sequence)) {
-      if (!prefixes_.drop_oldest(pools_)) return false;
+    if (running() > 0 && !room_for(sequence, pools_.block.only_kept(), pools_.ends.only_kept())) return false;
+    while (!room_for(sequence, 0, 0) && prefixes_.drop_oldest(pools_)) {
     }
     return true;
   }
-  [[nodiscard]] bool room_for(Sequence const& sequence) const {
+  /// With so many more pages than those that are free.
+  [[nodiscard]] bool room_for(Sequence const& sequence, Index more, Index more_ends) const {
     Expectation all = expect(sequence.last_position);
     for (Slot const& slot : slots_) {
       if (slot.sequence == nullptr) continue;
@@ -387,8 +389,8 @@ class Planner {
       all.variance += whole.variance;
     }
     double const margin = setup_.options.admission_margin * std::sqrt(all.variance);
-    return all.block + margin <= static_cast<double>(pools_.block.free()) &&
-           all.ends <= static_cast<double>(pools_.ends.free());
+    return all.block + margin <= static_cast<double>(pools_.block.free() + more) &&
+           all.ends <= static_cast<double>(pools_.ends.free() + more_ends);
   }
 
   void enter(Slot& slot, std::unique_ptr<Sequence> sequence) {
@@ -507,7 +509,7 @@ class Planner {
       event.position = guest.length();
       event.depth = guest.depths.back();
       event.log_probability = static_cast<double>(log_probability);
-      events_.push_back(event);
+      news_.events.push_back(event);
       guest.text.push_back(token);
       ++statistics_.new_tokens;
     }
@@ -529,8 +531,8 @@ class Planner {
     event.prompt_tokens = sequence->prompt_tokens();
     for (Row const depth : sequence->depths) event.cost += depth;
     event.depths = sequence->depths;
-    events_.push_back(event);
-    ended_.push_back(std::move(sequence));
+    news_.events.push_back(event);
+    news_.ended.push_back(std::move(sequence));
     ++(reason == FinishReason::Cancelled ? statistics_.cancelled : statistics_.finished);
   }
 
@@ -555,8 +557,11 @@ class Planner {
   std::vector<Index> cell_owner_;  // [cells] slot; -1: none
   CellRanges prompt_cells_;
   std::deque<std::unique_ptr<Sequence>> queue_;
-  std::vector<std::unique_ptr<Sequence>> ended_;  // events point to their depths
-  std::vector<Event> events_;
+  struct News {
+    std::vector<Event> events;
+    std::vector<std::unique_ptr<Sequence>> ended;  // events point to their depths
+  };
+  News news_, handed_out_;
   std::vector<TableEdit> clears_, sets_;
   std::vector<PageCopy> copies_;
   std::vector<Index> visits_;  // [Nr] tokens that entered each recursion

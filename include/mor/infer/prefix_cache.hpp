@@ -63,7 +63,7 @@ class PrefixCache {
     kept.depths.assign(depths.begin(), depths.end());
     auto const share = [&](std::vector<Row> const& from, Index tokens, PagePool& pool) {
       std::vector<Row> list(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(pools.pages_of(tokens)));
-      for (Row const page : list) pool.share(page);
+      for (Row const page : list) pool.keep(page);
       return list;
     };
     for (std::size_t l = 0; l < pages.block.size(); ++l) {
@@ -79,7 +79,7 @@ class PrefixCache {
   bool drop_oldest(PagePools& pools) {
     if (entries_.empty()) return false;
     by_hash_.erase(entries_.back().hash);
-    pools.release(entries_.back().pages);
+    pools.let_go(entries_.back().pages);
     entries_.pop_back();
     return true;
   }

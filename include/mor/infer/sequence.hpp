@@ -26,12 +26,17 @@ struct PagePools {
   Index page_size = 64;
 
   [[nodiscard]] Index pages_of(Index tokens) const { return (tokens + page_size - 1) / page_size; }
-  void release(PageLists& lists) {
+  /// Frees the pages of a slot, or of a kept prefix.
+  void release(PageLists& lists) { give_back(lists, &PagePool::release); }
+  void let_go(PageLists& lists) { give_back(lists, &PagePool::let_go); }
+
+ private:
+  void give_back(PageLists& lists, void (PagePool::*one)(Row)) {
     for (auto& list : lists.block) {
-      for (Row const page : list) block.release(page);
+      for (Row const page : list) (block.*one)(page);
       list.clear();
     }
-    for (Row const page : lists.ends) ends.release(page);
+    for (Row const page : lists.ends) (ends.*one)(page);
     lists.ends.clear();
   }
 };

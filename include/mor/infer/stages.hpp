@@ -69,32 +69,20 @@ class Stages {
     return bytes;
   }
 
-  /// Copies the first keys of pages, before a tick.
+  /// Copies the first keys of pages, one after the other, before a tick. Few rows at a time: the arena, where captured work
+  /// lives, must not grow.
   void copy_pages(std::span<PageCopy const> copies) {
+    Row const page = static_cast<Row>(state_->tables().shape.page_size);
     for (bool const ends : {false, true}) {
-      from_.clear();
-      to_.clear();
-      Row const page = static_cast<Row>(state_->tables().shape.page_size);
       for (PageCopy const& copy : copies) {
         if (copy.ends != ends) continue;
         for (Row i = 0; i < static_cast<Row>(copy.keys); ++i) {
           from_.push_back(copy.from * page + i);
           to_.push_back(copy.to * page + i);
+          if (static_cast<Index>(from_.size()) == state_->rooms().largest()) copy_keys(ends ? ends_ : block_);
         }
       }
-      if (from_.empty()) continue;
-      B& b = backend();
-      b.arena().reset();
-      auto const from = b.upload(std::span<Row const>(from_)), to = b.upload(std::span<Row const>(to_));
-      for (auto const& plane : ends ? ends_ : block_) {
-        for (View<Scalar> const storage : {plane.k(), plane.v()}) {
-          auto const mark = b.arena().mark();
-          auto const rows = b.arena().template matrix<Scalar>(static_cast<Index>(from_.size()), storage.cols);
-          b.gather_rows(storage, from, rows);
-          b.scatter_rows(rows, to, storage);
-          b.arena().release(mark);
-        }
-      }
+      if (!from_.empty()) copy_keys(ends ? ends_ : block_);
     }
   }
 
@@ -166,6 +154,23 @@ class Stages {
   }
 
  private:
+  /// Copies rows `from_` to rows `to_` of storage.
+  void copy_keys(std::vector<PagedPlane<B>> const& planes) {
+    B& b = begin();
+    auto const from = b.upload(std::span<Row const>(from_)), to = b.upload(std::span<Row const>(to_));
+    for (auto const& plane : planes) {
+      for (View<Scalar> const storage : {plane.k(), plane.v()}) {
+        auto const mark = b.arena().mark();
+        auto const rows = b.arena().template matrix<Scalar>(static_cast<Index>(from_.size()), storage.cols);
+        b.gather_rows(storage, from, rows);
+        b.scatter_rows(rows, to, storage);
+        b.arena().release(mark);
+      }
+    }
+    from_.clear();
+    to_.clear();
+  }
+
   [[nodiscard]] B& backend() const { return model_->backend(); }
   [[nodiscard]] Index hidden_size() const { return model_->config().transformer.hidden_size; }
   B& begin() {

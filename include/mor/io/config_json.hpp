@@ -12,6 +12,7 @@
 #include "mor/core/types.hpp"
 #include "mor/io/file.hpp"
 #include "mor/io/json.hpp"
+#include "mor/io/llama_fields.hpp"
 
 #include <cstddef>
 #include <filesystem>
@@ -19,112 +20,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace mor::io {
 
 namespace detail {
-
-/// Refuses rotary positions that are not the plain ones. `key` is `rope_scaling`, or `rope_parameters` of newer
-/// writers, which holds the base too.
-inline void check_rope(JsonObject& root, std::string const& key) {
-  if (!root.has_value(key)) return;
-  JsonObject rope = root.object(key);
-  std::string kind = rope.string_or("type", "default");
-  kind = rope.string_or("rope_type", kind);
-  if (kind != "default") {
-    fail(ErrorCode::Unsupported, "this library does not scale rotary positions", root.where(key), "rope_type default",
-         printable(kind));
-  }
-  for (char const* field : {"factor", "partial_rotary_factor"}) {
-    if (!rope.has_value(field) || rope.number(field) == 1.0) continue;
-    fail(ErrorCode::Unsupported, "this library does not compute such a model", rope.where(field), "1",
-         describe(rope.at(field)));
-  }
-  for (char const* field : {"full_attention", "sliding_attention"}) {
-    if (!rope.contains(field)) continue;
-    fail(ErrorCode::Unsupported, "this library has one kind of rotary positions for all layers", rope.where(field),
-         "no such field", "a field");
-  }
-}
-
-/// Names of classes whose mathematics is ours.
-inline void check_architectures(JsonObject& root) {
-  if (!root.has_value("architectures")) return;
-  std::size_t place = 0;
-  for (nlohmann::json const& item : root.array("architectures")) {
-    std::string const where = root.where("architectures[" + std::to_string(place++) + "]");
-    std::string const& name = json_string(item, where);
-    if (name == "LlamaForCausalLM" || name == "MoRLlamaForCausalLM" || name == "MixtureOfRecursionsForCausalLM")
-      continue;
-    fail(ErrorCode::Unsupported, "this library does not compute such a model", where,
-         "LlamaForCausalLM, MoRLlamaForCausalLM or MixtureOfRecursionsForCausalLM", printable(name));
-  }
-}
-
-/// The type that weights were saved in, as Hugging Face spells it: the files say it themselves, but an unknown name
-/// means weights that are stored in a way of their own.
-inline void check_saved_type(JsonObject& root, std::string const& key) {
-  if (!root.has_value(key)) return;
-  std::string name = root.string(key);
-  if (name.starts_with("torch.")) name = name.substr(6);
-  for (char const* known : {"float32", "float16", "bfloat16", "float64", "auto"}) {
-    if (name == known) return;
-  }
-  fail(ErrorCode::Unsupported, "this library does not read weights of such a type", root.where(key),
-       "float32, float16, bfloat16 or float64", printable(name));
-}
-
-/// Refuses settings under which a Llama model computes something else than ours.
-inline void refuse_other_mathematics(JsonObject& root) {
-  auto const refuse = [&](std::string const& key, std::string expected, std::string got) {
-    fail(ErrorCode::Unsupported, "this library does not compute such a model", root.where(key), std::move(expected),
-         std::move(got));
-  };
-  check_architectures(root);
-  for (char const* key : {"attention_bias", "mlp_bias", "rope_interleaved"}) {
-    if (root.has_value(key) && root.boolean(key)) refuse(key, "false", "true");
-  }
-  for (char const* key : {"quantization_config", "sliding_window"}) {
-    if (root.has_value(key)) refuse(key, "null", describe(root.at(key)));
-  }
-  check_rope(root, "rope_scaling");
-  check_rope(root, "rope_parameters");
-  if (root.has_value("layer_types")) {
-    std::size_t place = 0;
-    for (nlohmann::json const& item : root.array("layer_types")) {
-      std::string const key = "layer_types[" + std::to_string(place++) + "]";
-      std::string const kind = json_string(item, root.where(key));
-      if (kind != "full_attention") refuse(key, "\"full_attention\"", printable(kind));
-    }
-  }
-  if (root.has_value("partial_rotary_factor") && root.number("partial_rotary_factor") != 1.0) {
-    refuse("partial_rotary_factor", "1", describe(root.at("partial_rotary_factor")));
-  }
-  if (root.has_value("hidden_act") && root.string("hidden_act") != "silu" && root.string("hidden_act") != "swish") {
-    refuse("hidden_act", "\"silu\"", printable(root.string("hidden_act")));
-  }
-  if (root.has_value("model_type") && root.string("model_type") != "llama" && root.string("model_type") != "mor") {
-    refuse("model_type", "\"llama\" or \"mor\"", printable(root.string("model_type")));
-  }
-  check_saved_type(root, "torch_dtype");
-  check_saved_type(root, "dtype");
-}
-
-/// The base of the rotary angles; newer writers put it into `rope_parameters`.
-[[nodiscard]] inline double read_rope_theta(JsonObject& root) {
-  std::optional<double> nested;
-  if (root.has_value("rope_parameters")) {
-    JsonObject rope = root.object("rope_parameters");
-    if (rope.has_value("rope_theta")) nested = rope.number("rope_theta");
-  }
-  if (!root.has_value("rope_theta")) return nested.value_or(10000.0);
-  double const theta = root.number("rope_theta");
-  if (nested && *nested != theta) {
-    fail(ErrorCode::InvalidConfig, "rope_theta and rope_parameters.rope_theta differ", root.where("rope_theta"),
-         text_of(*nested), text_of(theta));
-  }
-  return theta;
-}
 
 /// A token id, the first of a list of them, or -1 where the file says null.
 [[nodiscard]] inline Token read_token_id(JsonObject& root, std::string const& key, Token fallback) {
@@ -139,7 +39,7 @@ inline void refuse_other_mathematics(JsonObject& root) {
   return static_cast<Token>(json_integer(*value, where, -1, std::numeric_limits<Token>::max()));
 }
 
-/// Absent fields take the values that a Llama configuration gives them.
+/// Absent fields take the values that a Llama configuration gives them. The base of the rotary angles is not read here.
 [[nodiscard]] inline TransformerConfig read_transformer(JsonObject& root) {
   TransformerConfig t;
   t.vocab_size = root.integer("vocab_size");
@@ -160,7 +60,6 @@ inline void refuse_other_mathematics(JsonObject& root) {
   }
   t.max_position_embeddings = root.integer_or("max_position_embeddings", 2048);
   t.rms_norm_eps = root.number_or("rms_norm_eps", 1e-6);
-  t.rope_theta = read_rope_theta(root);
   t.initializer_range = root.number_or("initializer_range", 0.02);
   t.tie_word_embeddings = root.boolean_or("tie_word_embeddings", false);
   t.bos_token_id = read_token_id(root, "bos_token_id", 1);
@@ -255,26 +154,40 @@ void read_optional_choice(JsonObject& object, std::optional<Enum>& value) {
 
 }  // namespace detail
 
+/// What a `config.json` says, and what it says in vain.
+struct ConfigReading {
+  ModelConfig config;
+  bool has_recursion = false;  ///< whether there is an object `mor`
+  /// Fields that have no meaning here, such as `rope_parameters.x`: worth a warning, because the file's writer meant
+  /// something by them. Those by which other programs note how they save, run or sample are left out.
+  std::vector<std::string> ignored;
+};
+
 /// Reads a configuration and checks it (core/config_check.hpp).
 /// @param file  the name that errors carry
 /// @throws mor::error MalformedFile for bad JSON, a missing field or a wrong type; InvalidConfig for values that cannot
 ///         work and for unknown fields or names inside `mor`; Unsupported for a Llama variant that computes
-///         differently. Unknown fields outside `mor` are ignored: other programs keep notes there.
-[[nodiscard]] inline ModelConfig parse_config(std::string_view json, std::string const& file) {
+///         differently (io/llama_fields.hpp)
+[[nodiscard]] inline ConfigReading read_config(std::string_view json, std::string const& file) {
   nlohmann::json const document = parse_json(json, file);
   JsonObject root(document, file);
+  ConfigReading reading;
+  ModelConfig& config = reading.config;
   detail::refuse_other_mathematics(root);
-  ModelConfig config;
+  double const rope_theta = detail::read_rope_theta(root, reading.ignored);
   config.transformer = detail::read_transformer(root);
+  config.transformer.rope_theta = rope_theta;
   config.num_hidden_layers = root.integer("num_hidden_layers");
-  if (root.contains("mor")) config.recursion = detail::read_recursion(root.object("mor"));
+  reading.has_recursion = root.contains("mor");
+  if (reading.has_recursion) config.recursion = detail::read_recursion(root.object("mor"));
   check(config, file);
-  return config;
+  detail::add_ignored(root, reading.ignored);
+  return reading;
 }
 
-/// Whether a configuration that `parse_config` accepts says how its tokens recur.
-[[nodiscard]] inline bool has_recursion(std::string_view json, std::string const& file) {
-  return parse_json(json, file).contains("mor");
+/// The configuration alone. @throws mor::error as `read_config` does
+[[nodiscard]] inline ModelConfig parse_config(std::string_view json, std::string const& file) {
+  return read_config(json, file).config;
 }
 
 /// `parse_config` of a file. @throws mor::error as it does, and IoFailure

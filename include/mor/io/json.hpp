@@ -280,16 +280,24 @@ class JsonObject {
   }
   /// @}
 
+  /// The fields that no one has asked for so far, in alphabetical order.
+  [[nodiscard]] std::vector<std::string> unread() const {
+    std::vector<std::string> names;
+    for (auto const& item : value_->items()) {
+      if (!known_.contains(item.key())) names.push_back(item.key());
+    }
+    return names;
+  }
+
   /// Call after the last field: refuses fields that no one asked for.
   /// @throws mor::error InvalidConfig naming the unknown field and listing the known ones
   void reject_unknown() const {
-    for (auto const& item : value_->items()) {
-      if (known_.contains(item.key())) continue;
-      std::string names;
-      for (std::string const& name : known_) names += (names.empty() ? "" : ", ") + name;
-      fail(ErrorCode::InvalidConfig, "unknown field", path_.empty() ? file_ : file_ + ": field " + path_,
-           "one of " + names, printable(item.key()));
-    }
+    auto const unknown = unread();
+    if (unknown.empty()) return;
+    std::string names;
+    for (std::string const& name : known_) names += (names.empty() ? "" : ", ") + name;
+    fail(ErrorCode::InvalidConfig, "unknown field", path_.empty() ? file_ : file_ + ": field " + path_,
+         "one of " + names, printable(unknown.front()));
   }
 
  private:

@@ -82,11 +82,16 @@ template <class Real>
   return (a >> 32U) * (b >> 32U) + (middle >> 32U) + (other >> 32U);
 }
 
+/// The random number of (seed, counter): 64 bits.
+[[nodiscard]] constexpr std::uint64_t sample_random(std::uint64_t seed, std::uint64_t counter) {
+  auto const bits = Philox{stream_key(seed, 0x5a4d)}.block(counter);
+  return std::uint64_t{bits[0]} << 32U | bits[1];
+}
+
 /// A random place below `total`. The token drawn is the first, in the order of ids, through which the kept weights sum to
 /// more than this.
 [[nodiscard]] constexpr std::uint64_t sample_place(std::uint64_t seed, std::uint64_t counter, std::uint64_t total) {
-  auto const bits = Philox{stream_key(seed, 0x5a4d)}.block(counter);
-  return multiply_high(std::uint64_t{bits[0]} << 32U | bits[1], total);
+  return multiply_high(sample_random(seed, counter), total);
 }
 
 /// log softmax from a distance to the largest logit and the sum of all weights. Error about 1e-6: that of the weights.

@@ -31,7 +31,7 @@ namespace mor::train {
 
 struct PreparationProgress {
   Index bytes = 0, total_bytes = 0;  ///< of the inputs
-  Index begun_bytes = 0;             ///< where this call began: what an earlier one did is before
+  Index begun_bytes = 0;             ///< up to where an earlier call came: `bytes` may be before, on its way there
   Index training_tokens = 0, validation_tokens = 0;
 };
 
@@ -103,9 +103,18 @@ class Preparation {
   }
 
   void skip_inputs() {
-    for (Index i = 0; i < cursor_.input; ++i) bytes_before_ += reader(i).size();
+    bytes_before_ = bytes_before(cursor_.input);
     reader(cursor_.input).seek(cursor_.byte);
-    begun_bytes_ = bytes_before_ + cursor_.byte;
+    for (PreparedSplit const* const split : {&begun_with_.training, &begun_with_.validation}) {
+      begun_bytes_ = std::max(begun_bytes_, bytes_before(split->next.input) + split->next.byte);
+    }
+  }
+
+  /// Of the inputs before this one.
+  [[nodiscard]] Index bytes_before(Index input) const {
+    Index bytes = 0;
+    for (Index i = 0; i < std::min(input, static_cast<Index>(readers_.size())); ++i) bytes += reader(i).size();
+    return bytes;
   }
 
   [[nodiscard]] DocumentReader& reader(Index input) const { return *readers_[static_cast<std::size_t>(input)]; }
@@ -262,25 +271,48 @@ inline void check_shards(std::filesystem::path const& folder, PreparedSplit cons
   }
 }
 
-/// Files that a preparation makes: shards, the state, and what a killed writer leaves.
-[[nodiscard]] inline std::vector<std::filesystem::path> preparation_files(std::filesystem::path const& folder,
-                                                                          bool only_leftovers) {
-  std::vector<std::filesystem::path> found;
+inline constexpr char kTokenizerFile[] = "tokenizer.json";
+
+/// What is in a folder, from a preparation's point of view.
+struct PreparationFolder {
+  std::vector<std::filesystem::path> made;  ///< shards and the state
+  std::vector<std::filesystem::path> left;  ///< by a writer that was killed
+  std::vector<std::filesystem::path> others;
+};
+
+[[nodiscard]] inline PreparationFolder look_into(std::filesystem::path const& folder) {
+  PreparationFolder found;
+  if (!std::filesystem::exists(folder)) return found;
   for (auto const& entry : std::filesystem::directory_iterator(folder)) {
     std::string const name = entry.path().filename().string();
-    bool const leftover = name.starts_with(".tmp-");
     bool const shard = entry.path().extension() == ".bin" && (name.starts_with("train_") || name.starts_with("val_"));
-    if (leftover || (!only_leftovers && (shard || name == kPreparationFile))) found.push_back(entry.path());
+    bool const made = shard || name == kPreparationFile;
+    (name.starts_with(".tmp-") ? found.left : made ? found.made : found.others).push_back(entry.path());
   }
   return found;
 }
 
+/// Before the first file is written: a folder that something else lives in, a model's for one, keeps its tokenizer.
+inline void demand_own_folder(std::filesystem::path const& folder) {
+  auto const found = look_into(folder);
+  if (!found.made.empty()) {
+    fail(ErrorCode::InvalidArgument, "there are shards without a record of their making", folder.string(),
+         "a new or empty folder", found.made.front().filename().string());
+  }
+  if (!found.others.empty()) {
+    fail(ErrorCode::InvalidArgument, "the folder holds something else than token shards", folder.string(),
+         "a new or empty folder", found.others.front().filename().string());
+  }
+}
+
 }  // namespace detail
 
-/// Deletes the shards and the state in a folder; other files stay. A missing folder is no error.
+/// Deletes what a preparation made in a folder: shards, the state, and with them the tokenizer; other files stay. A
+/// missing folder is no error.
 inline void remove_preparation(std::filesystem::path const& folder) {
-  if (!std::filesystem::exists(folder)) return;
-  for (auto const& path : detail::preparation_files(folder, false)) std::filesystem::remove(path);
+  auto const found = detail::look_into(folder);
+  for (auto const& path : found.made) std::filesystem::remove(path);
+  if (!found.made.empty()) std::filesystem::remove(folder / detail::kTokenizerFile);
 }
 
 /// Turns texts into shards `train_*.bin` and `val_*.bin` of llm.c's format in `options.out`, beside them
@@ -290,30 +322,31 @@ inline void remove_preparation(std::filesystem::path const& folder) {
 /// worked. A finished one is left as it is.
 /// @param on_progress  called for about every megabyte of text; false stops after it
 /// @return how far it is: `finished` unless `on_progress` stopped it
-/// @throws mor::error InvalidArgument also when the folder holds other shards; MalformedFile naming file and byte for a
-///         bad line of JSON or a damaged shard; IoFailure
+/// @throws mor::error InvalidArgument also when the folder holds other files or other shards; MalformedFile naming file
+///         and byte for a bad line of JSON or a damaged shard; IoFailure
 [[nodiscard]] inline PreparationState prepare_data(
     io::Tokenizer const& tokenizer, PreparationOptions const& options,
     std::function<bool(PreparationProgress const&)> const& on_progress) {
   detail::check_preparation(options);
   auto const settings = detail::preparation_settings(tokenizer, options);
   std::filesystem::create_directories(options.out);
-  for (auto const& path : detail::preparation_files(options.out, true)) std::filesystem::remove(path);
   auto found = load_preparation(options.out);
-  if (!found) {
-    if (!detail::preparation_files(options.out, false).empty()) {
-      fail(ErrorCode::InvalidArgument, "there are shards without a record of their making", options.out.string(),
-           "a new or empty folder");
-    }
-    tokenizer.save(options.out / "tokenizer.json");
+  if (!found) detail::demand_own_folder(options.out);
+  // A call that failed before its first shard, at a bad line say, binds no one to its settings.
+  if (!found || !found->has_shards()) {
+    remove_preparation(options.out);
     found.emplace();
     found->settings = settings;
-    save_preparation(options.out, *found);
   }
   auto const difference = settings_difference(found->settings, settings);
   if (!difference.empty()) {
     fail(ErrorCode::InvalidArgument, "the shards in this folder were made with other settings: " + difference,
-         options.out.string());
+         options.out.string(), "the same settings, or another folder");
+  }
+  for (auto const& path : detail::look_into(options.out).left) std::filesystem::remove(path);
+  if (!found->has_shards()) {
+    save_preparation(options.out, *found);
+    tokenizer.save(options.out / detail::kTokenizerFile);
   }
   found->settings = settings;  // the same, in their own order
   detail::check_shards(options.out, found->training, false);

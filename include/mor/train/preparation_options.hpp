@@ -89,7 +89,9 @@ inline void check_preparation(PreparationOptions const& options) {
   if (!(options.validation_fraction >= 0.0 && options.validation_fraction < 1.0)) {
     refuse("out of range", "validation fraction", "0 or more, less than 1", text_of(options.validation_fraction));
   }
-  if (options.threads < 1) refuse("out of range", "threads", "at least 1", text_of(options.threads));
+  if (options.threads < 1 || options.threads > 1024) {
+    refuse("out of range", "threads", "1 to 1024", text_of(options.threads));
+  }
 }
 
 }  // namespace detail

@@ -47,6 +47,7 @@ struct PreparationState {
   PreparedSplit training, validation;
   bool finished = false;
 
+  [[nodiscard]] bool has_shards() const { return !training.shards.empty() || !validation.shards.empty(); }
   [[nodiscard]] PreparedSplit& split(bool for_validation) { return for_validation ? validation : training; }
 };
 

@@ -26,10 +26,12 @@
 #include "mor/backend/cuda/ops/sampling.cuh"
 #include "mor/backend/cuda/ops/token_choice.cuh"
 #include "mor/backend/cuda/repetition.cuh"
+#include "mor/backend/cuda/serving_verbs.cuh"
 #include "mor/backend/cuda/stream.cuh"
 #include "mor/backend/cuda/tuning/architecture.hpp"
 #include "mor/backend/cuda/verb_context.cuh"
 #include "mor/contract/backend.hpp"
+#include "mor/contract/serving.hpp"
 
 #include <cstddef>
 #include <cstring>
@@ -51,7 +53,7 @@ struct BackendOptions {
 /// @tparam T     bfloat16 (weights and activations; logits, losses, gradients of weights and moments stay float) or float
 /// @tparam Arch  Sm80 or Sm90: which instructions attention is built from
 template <class T, class Arch = Sm90>
-class Backend {
+class Backend : public ServingVerbs<Backend<T, Arch>, T, Arch> {
  public:
   using scalar_type = T;
   using real_type = float;
@@ -95,6 +97,7 @@ class Backend {
   [[nodiscard]] Rows upload(Rows values) { return upload_array(values); }
   [[nodiscard]] Reals upload(Reals values) { return upload_array(values); }
   [[nodiscard]] Rules upload(Rules values) { return upload_array(values); }
+  [[nodiscard]] std::span<TableEdit const> upload(std::span<TableEdit const> values) { return upload_array(values); }
   void download(Reals from, RealResults to) { download_array(from, to); }
   void download(Rows from, std::span<Row> to) { download_array(from, to); }
   void store(Reals from, RealResults to) { copy_to_device(from.data(), to.data(), bytes(from)); }
@@ -103,7 +106,7 @@ class Backend {
   void store(Records from, Record to) { copy_to_device(from.data(), to.data(), bytes(from)); }
   void synchronize() {
     ProfilerRange const range("synchronize");
-    log_->wait();
+    log_->wait("synchronize");
     stream_->synchronize();
   }
   /// Runs `work()`, calls of verbs that come again and again with the same shapes, and captures it in a CUDA graph once it
@@ -146,9 +149,11 @@ class Backend {
 
   /// @name Dense layers
   /// @{
-  void linear(In x, In weights, Out out) { cuda::linear<T, T>(verb("linear"), x, weights, 1.0F, out); }
+  void linear(In x, In weights, Out out) {
+    served_linear<Arch>(verb("linear"), this->few_rows(), x, weights, out);
+  }
   void linear_residual(In x, In weights, In residual, Out out) {
-    cuda::linear_residual(verb("linear_residual"), x, weights, residual, out);
+    served_linear_residual<Arch>(verb("linear_residual"), this->few_rows(), x, weights, residual, out);
   }
   void linear_backward_input(In d_out, In weights, bool accumulate, Out d_x) {
     cuda::linear_backward_input(verb("linear_backward_input"), d_out, weights, accumulate, d_x);
@@ -157,7 +162,7 @@ class Backend {
     cuda::linear_backward_weight(verb("linear_backward_weight"), d_out, x, d_weights);
   }
   void linear_logits(In x, In weights, double scale, RealOut out) {
-    cuda::linear_logits(verb("linear_logits"), x, weights, scale, out);
+    served_linear_logits<Arch>(verb("linear_logits"), this->few_rows(), x, weights, scale, out);
   }
   void linear_logits_backward(RealIn d_out, In x, In weights, double scale, Out d_x, RealOut d_weights) {
     cuda::linear_logits_backward(verb("linear_logits_backward"), d_out, x, weights, scale, d_x, d_weights);
@@ -333,6 +338,7 @@ class Backend {
   }
   void copy_to_device(void const* from, void* to, Index size) {
     if (size == 0) return;
+    log_->needs_host("upload");
     log_->note(to);
     log_->note(size);
     if (slots_ == nullptr) return uploads_->copy(stream_->get(), from, to, size);
@@ -345,7 +351,7 @@ class Backend {
   void download_array(std::span<U const> from, std::span<U> to) {
     if (from.empty()) return;
     ProfilerRange const range("download");
-    log_->wait();
+    log_->wait("download");
     check(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_->get()), "download",
           from.size());
     stream_->synchronize();
@@ -370,5 +376,7 @@ class Backend {
 
 static_assert(mor::Backend<Backend<bfloat16>>);
 static_assert(mor::Backend<Backend<float>>);
+static_assert(mor::ServingBackend<Backend<bfloat16>>);
+static_assert(mor::ServingBackend<Backend<float>>);
 
 }  // namespace mor::cuda

@@ -3,6 +3,7 @@
 /// Work that repeats with the same shapes, captured in a CUDA graph once it has settled.
 #pragma once
 
+#include "mor/backend/cuda/graph.cuh"
 #include "mor/backend/cuda/memory.cuh"
 #include "mor/backend/cuda/ops/error.cuh"
 #include "mor/backend/cuda/ops/work_log.cuh"
@@ -20,20 +21,20 @@ class Repetition {
   Repetition(Repetition const&) = delete;
   Repetition& operator=(Repetition const&) = delete;
   ~Repetition() {
-    forget();
+    graph_.forget();  // before what its uploads read
     if (done_ != nullptr) static_cast<void>(cudaEventDestroy(done_));
   }
 
   /// @param slots  where the backend takes memory for uploads from while it is not null
   template <class Work>
   void run(cudaStream_t stream, WorkLog& log, PinnedSlots*& slots, Work const& work) {
-    if (executable_ != nullptr && matches(log, slots, work)) {
+    if (graph_.captured() && matches(log, slots, work)) {
       launch(stream);
       return;
     }
     if (settled_) {
       capture(stream, log, slots, work);
-      if (executable_ != nullptr) return;
+      if (graph_.captured()) return;
     }
     log.begin(WorkLog::State::Run);
     work();
@@ -42,7 +43,7 @@ class Repetition {
   }
 
   /// Whether the last run was a graph's.
-  [[nodiscard]] bool captured() const { return executable_ != nullptr; }
+  [[nodiscard]] bool captured() const { return graph_.captured(); }
 
  private:
   /// Directs uploads to the slots, and back however the scope is left.
@@ -86,25 +87,12 @@ class Repetition {
   template <class Work>
   void capture(cudaStream_t stream, WorkLog& log, PinnedSlots*& slots, Work const& work) {
     if (done_ == nullptr) check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreate");
-    cudaGraph_t graph = nullptr;
-    // Relaxed: the slots take page-locked memory while they are filled for the first time.
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
-    try {
+    bool const whole = graph_.capture(stream, [&] {
       SlotScope const scope(slots, slots_);
       log.begin(WorkLog::State::Run);
       work();
-    } catch (...) {
-      static_cast<void>(cudaStreamEndCapture(stream, &graph));
-      if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
-      static_cast<void>(cudaGetLastError());
-      throw;
-    }
-    cudaError_t status = cudaStreamEndCapture(stream, &graph);
-    if (status == cudaSuccess) status = cudaGraphInstantiate(&executable_, graph, 0);
-    if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
-    if (status != cudaSuccess) {  // something in the work cannot be captured: it runs as usual, this time and from now on
-      static_cast<void>(cudaGetLastError());
-      executable_ = nullptr;
+    });
+    if (!whole) {  // something in the work cannot be captured: it runs as usual, this time and from now on
       refused_ = true;
       return;
     }
@@ -113,17 +101,16 @@ class Repetition {
   }
 
   void launch(cudaStream_t stream) {
-    check(cudaGraphLaunch(executable_, stream), "cudaGraphLaunch");
+    graph_.launch(stream);
     check(cudaEventRecord(done_, stream), "cudaEventRecord");
   }
   void forget() {
-    if (executable_ != nullptr) static_cast<void>(cudaGraphExecDestroy(executable_));
-    executable_ = nullptr;
+    graph_.forget();
     settled_ = false;
   }
 
   PinnedSlots slots_;
-  cudaGraphExec_t executable_ = nullptr;
+  Graph graph_;
   cudaEvent_t done_ = nullptr;  ///< after the last launch
   std::uint64_t fingerprint_ = 0;
   bool settled_ = false, refused_ = false;

@@ -95,6 +95,8 @@ class ScratchSize {
   [[nodiscard]] static Index attention(Operation const& operation) {
     Heads const heads(operation.shapes);
     if (operation.page_size > 0) {
+      bool const decodes = hopper && tuning::attention_decodes(heads.head_dim, operation.page_size);
+      if (decodes && on_tensor_cores(operation.shapes, heads)) return 0;
       return tuning::AttentionPagedScratch(heads.rows, heads.heads, heads.head_dim, heads.max_limit).bytes();
     }
     auto const& offsets = operation.query_offsets;

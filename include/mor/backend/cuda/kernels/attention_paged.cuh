@@ -34,15 +34,14 @@ struct PagedBlock {
   int first_head, heads, kv_head;
 };
 
+/// Of item `item` of all rows, key/value heads and packs of `Heads` heads; packs vary fastest.
 template <int Heads, class T>
-__device__ __forceinline__ PagedBlock paged_block(AttentionArguments<T> const& arguments) {
-  int const packs = (arguments.group + Heads - 1) / Heads;
-  Index item = blockIdx.x;
-  int const pack = static_cast<int>(item % packs);
-  item /= packs;
-  int const kv_head = static_cast<int>(item % arguments.num_kv_heads);
-  return {item / arguments.num_kv_heads, kv_head * arguments.group + pack * Heads,
-          min(Heads, arguments.group - pack * Heads), kv_head};
+__device__ __forceinline__ PagedBlock paged_block(AttentionArguments<T> const& arguments, unsigned item) {
+  auto const packs = static_cast<unsigned>((arguments.group + Heads - 1) / Heads);
+  auto const kv_heads = static_cast<unsigned>(arguments.num_kv_heads);
+  unsigned const pair = item / packs, query = pair / kv_heads;
+  int const pack = static_cast<int>(item - pair * packs), kv_head = static_cast<int>(pair - query * kv_heads);
+  return {query, kv_head * arguments.group + pack * Heads, min(Heads, arguments.group - pack * Heads), kv_head};
 }
 
 /// One part of a list, or all of a short one. Grid: x over rows, key/value heads and packs of heads; y over parts.
@@ -53,7 +52,7 @@ __global__ void __launch_bounds__(tuning::AttentionPaged::threads)
   constexpr int kValues = Slice::kValues, kAtOnce = Sizes::keys_at_once;
   constexpr int kReaders = Sizes::warps * Slice::kGroups;
   auto const& arguments = paged.attention;
-  PagedBlock const block = paged_block<Heads>(arguments);
+  PagedBlock const block = paged_block<Heads>(arguments, blockIdx.x);
   int const limit = arguments.limits[block.query];
   int const begin = static_cast<int>(blockIdx.y) * Sizes::part_keys, end = min(limit, begin + Sizes::part_keys);
   if (blockIdx.y > 0 && begin >= limit) return;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// A row of logits that the blocks of a cluster share: where each warp's part lies, values under the penalty, weights, and
-/// what blocks tell one another.
+/// A block's part of a row of logits: where each warp's part of that lies, values under the penalty, the largest, and
+/// weights.
 #pragma once
 
-#include "mor/backend/cuda/kernels/cluster.cuh"
 #include "mor/backend/cuda/kernels/reduce.cuh"
+#include "mor/backend/cuda/kernels/sampling_blocks.cuh"
+#include "mor/backend/cuda/kernels/sampling_weight.cuh"
 #include "mor/backend/cuda/tuning/sampling.hpp"
 #include "mor/core/sampling.hpp"
 #include "mor/core/types.hpp"
@@ -18,9 +19,6 @@
 
 namespace mor::cuda {
 
-/// Sums of weights; integers, so their order does not matter.
-using WeightSum = unsigned long long;
-
 /// Operands of a sampling kernel.
 struct SampleArguments {
   View<float const> logits;
@@ -28,205 +26,239 @@ struct SampleArguments {
   Token const* history = nullptr;
   Token* tokens = nullptr;
   float* log_probabilities = nullptr;
-  int blocks = 1;       ///< of a row
-  int span = 0;         ///< logits of a warp
-  bool packed = false;  ///< 16-byte accesses reach every row
+  Row const* count = nullptr;  ///< how many rows are real; absent: all
+  int blocks = 1;              ///< of a row
+  int span = 0;                ///< logits of a warp
+  bool packed = false;         ///< 16-byte accesses reach every row
 };
 
-/// The largest values of a part: of the logits as a key, and of the penalised ones as a key and the lowest token with it.
-struct LargestOfPart {
-  WeightSum penalised;  ///< key, then the complement of the token
-  std::uint32_t logit;  ///< key
-  unsigned unsound;     ///< a NaN or +infinity was met
-};
-
-/// Sums over a part.
-struct SumsOfPart {
-  WeightSum first, second;
-};
-
-/// What a block tells the others of its row. Two copies, used in turn: the next but one writing comes after a barrier that
-/// all pass when they have read.
-struct SampleShares {
-  LargestOfPart largest[2];
-  SumsOfPart sums[2];
-};
-
-/// Shared memory of a block besides its logits.
-struct SampleShared {
-  alignas(16) WeightSum totals[256];
-  alignas(16) WeightSum digits[2][256];  ///< the block's, as others read them
-  unsigned parts[3][256];                ///< the same while they are counted, in pieces that 32 bits hold
-  SampleShares shares;
-  LargestOfPart largest[tuning::kSampleWarps];
-  SumsOfPart sums[tuning::kSampleWarps];
-};
-
-__device__ __forceinline__ LargestOfPart larger(LargestOfPart a, LargestOfPart b) {
-  return {a.penalised > b.penalised ? a.penalised : b.penalised, a.logit > b.logit ? a.logit : b.logit,
-          a.unsound | b.unsound};
-}
-
-/// A block's part of a row.
+/// A block's part of a row. Lane l of a warp has the four logits from 4 l on of each step of 128.
 template <bool Resident, bool Cluster>
-class SampleRow {
+class SampleRow : public SampleBlocks<Cluster> {
  public:
+  using Blocks = SampleBlocks<Cluster>;
+  using Blocks::blocks, Blocks::lane, Blocks::rank, Blocks::shared, Blocks::told_by, Blocks::tell, Blocks::warp;
+  static constexpr int step = tuning::kSampleStep;
+
+  /// Where the row is, and its rule; ready after the next barrier.
   __device__ SampleRow(SampleArguments const& arguments, SampleShared& shared_, unsigned char* dynamic)
-      : shared(shared_), blocks(arguments.blocks), span(arguments.span) {
-    auto const block = static_cast<int>(blockIdx.x);
-    rank = block % blocks;
-    row = block / blocks;
-    rule = arguments.rules[row];
-    int const part = span * tuning::kSampleWarps;
-    auto const left = static_cast<int>(arguments.logits.cols) - rank * part;
-    length = min(max(left, 0), part);
+      : Blocks(shared_, arguments.blocks), packed(arguments.packed) {
+    row = static_cast<int>(blockIdx.x) >> (__ffs(blocks) - 1);
+    int const part = arguments.span * tuning::kSampleWarps;
     first_token = rank * part;
+    length = min(max(static_cast<int>(arguments.logits.cols) - first_token, 0), part);
     logits = arguments.logits.row(row) + first_token;
-    seen = reinterpret_cast<unsigned*>(dynamic);
-    values = reinterpret_cast<float*>(dynamic + part / 8);
-    penalised = rule.repetition_penalty != 1.0F;
-    begin = warp() * span;
-    end = min(begin + span, length);
+    values = reinterpret_cast<float*>(dynamic);
+    begin = warp() * arguments.span;
+    end = min(begin + arguments.span, length);
+    auto const thread = static_cast<unsigned>(threadIdx.x);
+    if (thread < sizeof(SamplingRule) / 4)
+      shared.rule[thread] = reinterpret_cast<unsigned const*>(arguments.rules + row)[thread];
+    if (thread == 0) shared.first = std::numeric_limits<int>::max();
   }
 
-  [[nodiscard]] static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / kWarpSize; }
-  [[nodiscard]] static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
+  [[nodiscard]] __device__ __forceinline__ int own_begin() const { return begin + 4 * lane(); }
+  [[nodiscard]] __device__ __forceinline__ SamplingRule const& rule() const {
+    return *reinterpret_cast<SamplingRule const*>(shared.rule);
+  }
+  [[nodiscard]] __device__ __forceinline__ bool penalised() const { return rule().repetition_penalty != 1.0F; }
 
-  [[nodiscard]] __device__ __forceinline__ bool was_seen(int at) const {
-    return penalised && (seen[at / kWarpSize] >> static_cast<unsigned>(at % kWarpSize) & 1U) != 0;
-  }
-  [[nodiscard]] __device__ __forceinline__ float under_penalty(float logit, int at) const {
-    return was_seen(at) ? math::penalised_logit(logit, rule.repetition_penalty) : logit;
-  }
-  /// The logit under the penalty.
+  /// The value of one logit of the part, or of the list.
   [[nodiscard]] __device__ __forceinline__ float value(int at) const {
+    if (listed) return shared.list[at].value;
     if constexpr (Resident) return values[at];
-    return under_penalty(logits[at], at);
+    return changed ? changed_value(logits[at], at) : logits[at];
+  }
+  /// A lane's four values; NaN beyond the end of the row.
+  __device__ __forceinline__ void read_values(int at, float (&four)[4]) const {
+    if (listed) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        four[j] = at + j < length ? shared.list[at + j].value : std::numeric_limits<float>::quiet_NaN();
+      }
+    } else if constexpr (Resident) {
+      float4 const pack = *reinterpret_cast<float4 const*>(values + at);
+      four[0] = pack.x, four[1] = pack.y, four[2] = pack.z, four[3] = pack.w;
+    } else {
+      packed ? read_logits<true>(at, four) : read_logits<false>(at, four);
+      if (!changed) return;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) four[j] = changed_value(four[j], at + j);
+    }
   }
   [[nodiscard]] __device__ __forceinline__ float power(float value) const {
-    return math::sample_power(math::below_largest(value, largest), scale);
+    return math::sample_power(value - largest, scale);
   }
-  [[nodiscard]] __device__ __forceinline__ WeightSum weight(float value) const { return math::sample_weight(power(value)); }
-
-  /// Marks the tokens of the history that lie in this part. Ends with a barrier.
-  __device__ void mark_history(Token const* history) {
-    if (!penalised) return;
-    for (int i = static_cast<int>(threadIdx.x); i < span * tuning::kSampleWarps / kWarpSize; i += tuning::kSampleThreads) {
-      seen[i] = 0;
-    }
-    __syncthreads();
-    for (Row i = static_cast<Row>(threadIdx.x); i < rule.history_length; i += tuning::kSampleThreads) {
-      int const at = history[rule.history_begin + i] - first_token;
-      if (at >= 0 && at < length) atomicOr(&seen[at / kWarpSize], 1U << static_cast<unsigned>(at % kWarpSize));
-    }
-    __syncthreads();
+  [[nodiscard]] __device__ __forceinline__ WeightSum weight(float value) const {
+    return share_weight(power_share(power(value)));
   }
 
-  /// Reads the part, keeps it where it is resident, and finds the largest of the row.
-  template <int Width>
+  /// Reads the part, keeps it where it is resident, and notes the thread's largest logit (NaN if one was met).
+  template <bool Packed>
   __device__ void load() {
-    constexpr int batch = 4, step = kWarpSize * Width;
-    LargestOfPart own{};
-    for (int first = begin + lane() * Width; first < end; first += batch * step) {
-      float loaded[batch][Width];
+    constexpr int batch = 4;
+    float most = -std::numeric_limits<float>::infinity();
+    for (int first = own_begin(); first < end; first += batch * step) {
+      float loaded[batch][4];
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
-        int const at = first + i * step;
-        if (at >= end) continue;  // rows of packs: whole packs are inside
-        if constexpr (Width == 4) {
-          float4 const pack = __ldg(reinterpret_cast<float4 const*>(logits + at));
-          loaded[i][0] = pack.x, loaded[i][1] = pack.y, loaded[i][2] = pack.z, loaded[i][3] = pack.w;
-        } else {
-          loaded[i][0] = __ldg(logits + at);
-        }
+        if (first + i * step < end) read_logits<Packed>(first + i * step, loaded[i]);
       }
 #pragma unroll
       for (int i = 0; i < batch; ++i) {
         int const at = first + i * step;
         if (at >= end) continue;
+        if constexpr (Resident) {
+          *reinterpret_cast<float4*>(values + at) = make_float4(loaded[i][0], loaded[i][1], loaded[i][2], loaded[i][3]);
+        }
 #pragma unroll
-        for (int j = 0; j < Width; ++j) {
-          float const logit = loaded[i][j];
-          own.unsound |= logit < std::numeric_limits<float>::infinity() ? 0U : 1U;  // NaN compares false
-          float const value = under_penalty(logit, at + j);
-          if constexpr (Resident) values[at + j] = value;
-          auto const token = static_cast<std::uint32_t>(first_token + at + j);
-          WeightSum const candidate = WeightSum{math::ordered_key(value)} << 32U | ~token;
-          own.penalised = candidate > own.penalised ? candidate : own.penalised;
-          std::uint32_t const key = math::ordered_key(logit);
-          own.logit = key > own.logit ? key : own.logit;
+        for (int j = 0; j < 4; ++j) {
+          if (Packed || at + j < length) most = larger_or_nan(most, loaded[i][j]);
         }
       }
     }
-    share(own);
+    own_most = most;
   }
 
-  /// Adds up what each thread has over the block and the cluster; `shared.sums` keeps the sums of this block's warps.
-  __device__ SumsOfPart sum(SumsOfPart own) {
-    own = {warp_sum(own.first), warp_sum(own.second)};
-    if (lane() == 0) shared.sums[warp()] = own;
+  /// The key of the row's largest value, from every thread's; all ones if there is a NaN. `meanwhile` runs while it
+  /// comes.
+  template <class Meanwhile>
+  __device__ std::uint32_t find_largest(Meanwhile const& meanwhile) {
+    std::uint32_t key = own_most != own_most ? ~0U : math::ordered_key(own_most);
+    key = __reduce_max_sync(kAllLanes, key);
+    if (lane() == 0) shared.keys[warp()] = key;
     __syncthreads();
-    turn ^= 1;
-    if (threadIdx.x == 0) {
-      SumsOfPart block{};
-      for (auto const& of_warp : shared.sums) block.first += of_warp.first, block.second += of_warp.second;
-      shared.shares.sums[turn] = block;
-    }
-    cluster_barrier<Cluster>();
-    SumsOfPart total{};
-    for (int other = 0; other < blocks; ++other) {
-      SumsOfPart const part = sums_of(other);
-      total.first += part.first, total.second += part.second;
-    }
-    return total;
-  }
-  /// The sums of a block, as last exchanged.
-  [[nodiscard]] __device__ __forceinline__ SumsOfPart sums_of(int other) const {
-    return *shared_of<Cluster>(&shared.shares.sums[turn], other);
+    if (warp() == 0) key = __reduce_max_sync(kAllLanes, lane() < tuning::kSampleWarps ? shared.keys[lane()] : 0U);
+    tell({key, 0}, 0, meanwhile);
+    return __reduce_max_sync(kAllLanes, lane() < blocks ? static_cast<std::uint32_t>(told_by(lane()).first) : 0U);
   }
 
-  __device__ __forceinline__ void barrier() const { cluster_barrier<Cluster>(); }
-  template <class T>
-  [[nodiscard]] __device__ __forceinline__ T const* of_block(T const* own, int other) const {
-    return shared_of<Cluster>(own, other);
+  /// Puts the penalty on the tokens of the history, and finds the largest value again. Where it is infinite, only those
+  /// with it have a weight: they become zero, and all others -infinity.
+  __device__ void penalise(Token const* history) {
+    mark_history(history);
+    float most = -std::numeric_limits<float>::infinity();
+    for (int at = own_begin(); at < end; at += step) {
+      float four[4];
+      read_values(at, four);
+#pragma unroll
+      for (float const value : four) most = fmaxf(most, value);  // passes over NaN, beyond the row's end
+    }
+    own_most = most;
+    largest = math::ordered_score(find_largest([] {}));
+    if (isinf(largest)) keep_infinite();
   }
 
-  SampleShared& shared;
-  SamplingRule rule;
-  int row, rank, blocks, span;
+  /// The sum of the weights of a thread's logits.
+  template <bool Bounded>
+  [[nodiscard]] __device__ WeightSum own_weights(float least_share) const {
+    double sum = kEmptySum;
+#pragma unroll 2
+    for (int at = own_begin(); at < end; at += step) {
+      float four[4];
+      read_values(at, four);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        float share = power_share(power(four[j]));
+        if constexpr (Bounded) share = share >= least_share ? share : 0.0F;
+        add_share(sum, share);
+      }
+    }
+    return sum_of_shares(sum);
+  }
+
+  /// The first token of the thread that has the largest value; the largest integer where it has none.
+  [[nodiscard]] __device__ int own_first() const {
+    for (int at = own_begin(); at < end; at += step) {
+      float four[4];
+      read_values(at, four);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (four[j] == largest) return first_token + at + j;
+      }
+    }
+    return std::numeric_limits<int>::max();
+  }
+
+  /// From now on a list of `count` values, which this block has alone.
+  __device__ void become_list(int count) {
+    blocks = 1, rank = 0, first_token = 0, length = count, listed = true;
+    begin = warp() * step;
+    end = min(begin + step, length);
+  }
+
+  int row;
   int first_token, length;  ///< of the part
   int begin, end;           ///< of the warp's logits within the part
-  int turn = 0;             ///< which copy of the shares was written last
   float const* logits;      ///< of the part
-  float* values;            ///< the same under the penalty, where resident
-  unsigned* seen;           ///< a bit for each logit of the part whose token is in the history
-  bool penalised;
-  LargestOfPart found{};    ///< of the row
-  float largest = 0.0F;     ///< under the penalty
-  float scale = 1.0F;       ///< from differences of logits to powers of two
+  float* values;  ///< the same under the penalty, where resident; else a bit for each whose token is in the history
+  float own_most = 0.0F;             ///< the thread's largest value
+  float largest = 0.0F;              ///< the row's
+  float scale = math::kSampleLog2E;  ///< from differences of logits to powers of two
 
  private:
-  __device__ void share(LargestOfPart own) {
-#pragma unroll
-    for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
-      own = larger(own, {__shfl_xor_sync(kAllLanes, own.penalised, distance),
-                         __shfl_xor_sync(kAllLanes, own.logit, distance), __shfl_xor_sync(kAllLanes, own.unsound, distance)});
-    }
-    if (lane() == 0) shared.largest[warp()] = own;
-    __syncthreads();
-    turn ^= 1;
-    if (threadIdx.x == 0) {
-      LargestOfPart block{};
-      for (auto const& of_warp : shared.largest) block = larger(block, of_warp);
-      shared.shares.largest[turn] = block;
-    }
-    cluster_barrier<Cluster>();
-    found = {};
-    for (int other = 0; other < blocks; ++other) {
-      found = larger(found, *shared_of<Cluster>(&shared.shares.largest[turn], other));
-    }
-    largest = math::ordered_score(static_cast<std::uint32_t>(found.penalised >> 32U));
+  [[nodiscard]] static __device__ __forceinline__ float larger_or_nan(float a, float b) {
+    float result;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+    return result;
   }
+
+  template <bool Packed>
+  __device__ __forceinline__ void read_logits(int at, float (&four)[4]) const {
+    if constexpr (Packed) {
+      float4 const pack = *reinterpret_cast<float4 const*>(logits + at);
+      four[0] = pack.x, four[1] = pack.y, four[2] = pack.z, four[3] = pack.w;
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) four[j] = at + j < length ? logits[at + j] : std::numeric_limits<float>::quiet_NaN();
+    }
+  }
+
+  [[nodiscard]] __device__ __forceinline__ float only_infinite(float value) const {
+    return value != value ? value : value == infinite ? 0.0F : -std::numeric_limits<float>::infinity();
+  }
+  /// The value of a logit that is not resident.
+  [[nodiscard]] __device__ __forceinline__ float changed_value(float logit, int at) const {
+    auto const* const seen = reinterpret_cast<unsigned const*>(values);
+    bool const penalise = (seen[at / kWarpSize] >> static_cast<unsigned>(at % kWarpSize) & 1U) != 0;
+    float const value = penalise ? math::penalised_logit(logit, rule().repetition_penalty) : logit;
+    return infinite == 0.0F ? value : only_infinite(value);
+  }
+
+  /// Begins and ends with a barrier.
+  __device__ void mark_history(Token const* history) {
+    auto const thread = static_cast<int>(threadIdx.x);
+    auto* const seen = reinterpret_cast<unsigned*>(values);
+    if constexpr (!Resident) {
+      for (int i = thread; i < (length + kWarpSize - 1) / kWarpSize; i += tuning::kSampleThreads) seen[i] = 0;
+    }
+    __syncthreads();
+    for (Row i = thread; i < rule().history_length; i += tuning::kSampleThreads) {
+      unsigned const at = static_cast<unsigned>(history[rule().history_begin + i]) - static_cast<unsigned>(first_token);
+      if (at >= static_cast<unsigned>(length)) continue;
+      if constexpr (Resident) {
+        values[at] = math::penalised_logit(logits[at], rule().repetition_penalty);  // a repeated token: the same again
+      } else {
+        atomicOr(&seen[at / kWarpSize], 1U << at % kWarpSize);
+      }
+    }
+    __syncthreads();
+    changed = true;
+  }
+
+  __device__ void keep_infinite() {
+    infinite = largest;
+    if constexpr (Resident) {
+      for (int at = own_begin(); at < end; at += step) {
+        for (int j = 0; j < 4; ++j) values[at + j] = only_infinite(values[at + j]);
+      }
+    }
+    own_most = only_infinite(own_most);
+    largest = 0.0F;
+  }
+
+  bool packed, changed = false, listed = false;
+  float infinite = 0.0F;  ///< the largest value, where it is infinite
 };
 
 }  // namespace mor::cuda

@@ -69,7 +69,7 @@ void attention(Context const& context, View<T const> q, View<T const> k, View<T 
                AttentionShape const& shape, View<T> out, View<float> lse) {
   detail::check_attention(shape, "attention");
   if (keys.num_queries == 0) return;
-  if (keys.page_size > 0) return attention_paged<T>(context, q, k, v, keys, shape, out, lse);
+  if (keys.page_size > 0) return attention_paged<Arch, T>(context, q, k, v, keys, shape, out, lse);
   auto const arguments = detail::attention_arguments<T>(q, k, v, keys, shape);
   Index const most_queries = detail::most_queries(keys);
   if constexpr (std::is_same_v<T, bfloat16>) {

@@ -4,14 +4,16 @@
 #pragma once
 
 #include "mor/backend/cuda/kernels/attention_paged.cuh"
+#include "mor/backend/cuda/ops/attention_decode.cuh"
 #include "mor/backend/cuda/ops/attention_problem.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
+#include "mor/backend/cuda/tuning/architecture.hpp"
 #include "mor/backend/cuda/tuning/attention.hpp"
 #include "mor/backend/cuda/tuning/scratch.hpp"
 #include "mor/core/active_set.hpp"
 #include "mor/core/view.hpp"
 
-#include <algorithm>
+#include <type_traits>
 
 namespace mor::cuda {
 
@@ -51,14 +53,20 @@ struct AttentionPagedLaunch {
 
 }  // namespace detail
 
-/// out and lse of attention over pages; see kernels/attention_paged.cuh. Floor: each visible key and value of a row once,
-/// 2 * num_kv_heads * head_dim elements a key.
-template <class T>
+/// out and lse of attention over pages: the decoding kernel for Hopper where it can, else kernels/attention_paged.cuh. Floor:
+/// each visible key and value of a row once, 2 * num_kv_heads * head_dim elements a key.
+template <class Arch, class T>
 void attention_paged(Context const& context, View<T const> q, View<T const> k, View<T const> v, KeyList const& keys,
                      AttentionShape const& shape, View<T> out, View<float> lse) {
   PagedArguments<T> const paged{detail::attention_arguments<T>(q, k, v, keys, shape),
                                 {keys.pages.data(), static_cast<int>(keys.page_size)},
                                 keys.num_sequences == keys.num_queries && detail::most_queries(keys) == 1};
+  if constexpr (std::is_same_v<Arch, Sm90> && std::is_same_v<T, bfloat16>) {
+    if (tuning::attention_decodes(shape.head_dim, keys.page_size) &&
+        detail::fits_tensor_cores(shape, q, k, v, View<T const>(out))) {
+      return attention_decode(context, paged, keys.max_limit, out, lse);
+    }
+  }
   Scratch scratch(context);
   AttentionParts parts;
   tuning::AttentionPagedScratch const sizes(keys.num_queries, shape.num_heads, shape.head_dim, keys.max_limit);

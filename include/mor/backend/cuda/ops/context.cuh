@@ -48,6 +48,7 @@ struct Context {
   DeviceFacts const* device = nullptr;
   Blas* blas = nullptr;    ///< matrix products; only operations that multiply need it
   WorkLog* log = nullptr;  ///< told of everything that is enqueued; may be absent
+  bool overlaps = true;    ///< kernels that can do so start before the one ahead of them has ended
 };
 
 /// Device memory for the duration of one operation. It is given back when the host leaves the scope; the stream's order
@@ -75,6 +76,7 @@ struct LaunchShape {
   int threads = 1;
   Index shared_bytes = 0;
   int cluster = 1;  ///< above 1 from compute capability 9.0 on; divides blocks.x
+  bool overlaps = false;  ///< may start before the kernel ahead of it has ended: calls `wait_for_earlier_kernels`
 };
 
 [[nodiscard]] MOR_HOST_DEVICE constexpr Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
@@ -105,14 +107,19 @@ inline void launch(Context const& context, char const* verb, LaunchShape const& 
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
   config.stream = context.stream;
-  cudaLaunchAttribute attribute{};
+  cudaLaunchAttribute attributes[2]{};
+  config.attrs = attributes;
   if (shape.cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
     attribute.val.clusterDim.y = 1;
     attribute.val.clusterDim.z = 1;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
+  }
+  if (shape.overlaps && context.overlaps) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
   }
   check(cudaLaunchKernelEx(&config, kernel, arguments...), verb, shape.blocks.x, shape.blocks.y, shape.blocks.z,
         shape.threads, shape.shared_bytes);

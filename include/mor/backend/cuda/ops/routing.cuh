@@ -104,7 +104,7 @@ inline void count_at_least(Context const& context, std::span<float const> scores
            &count_at_least_kernel<Tiles::count_threads>, scores.data(), candidates.sequence_offsets.data(), values,
            on_device + first * sequences);
   }
-  if (context.log != nullptr) context.log->wait();
+  if (context.log != nullptr) context.log->wait("count_at_least");
   check(cudaMemcpyAsync(counts.data(), on_device, static_cast<std::size_t>(count * sequences) * sizeof(Row),
                         cudaMemcpyDeviceToHost, context.stream),
         "count_at_least", count, sequences);

@@ -62,6 +62,14 @@ inline void gather_values(Context const& context, std::span<float const> x, std:
                     View<float>(out.data(), static_cast<Index>(out.size()), 1), nullptr);
 }
 
+/// out[rows[i]] = values[i].
+inline void scatter_values(Context const& context, std::span<float const> values, std::span<Row const> rows,
+                           std::span<float> out) {
+  detail::move_rows(context, "scatter_values", detail::row_count(rows),
+                    View<float const>(values.data(), static_cast<Index>(values.size()), 1), nullptr,
+                    View<float>(out.data(), static_cast<Index>(out.size()), 1), rows.data());
+}
+
 /// hidden[rows[i]] = scale[i] * y[i] + keep[i] * base[rows[i]], rounded once. Floor: two reads and one write of the
 /// rows.
 template <class T>

@@ -4,6 +4,7 @@
 /// same work.
 #pragma once
 
+#include "mor/core/error.hpp"
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
@@ -15,11 +16,12 @@ namespace mor::cuda {
 /// Thrown through work that turns out to wait for the device while it is only being compared with a graph.
 struct WorkDiverged {};
 
-/// Every launch, product and upload passes by here. In the state `compare` nothing is enqueued: the host's part of the work
-/// runs, and its fingerprint tells whether the device's part is the captured one.
+/// Every launch, product and upload passes by here. In the state `Compare` nothing is enqueued: the host's part of the work
+/// runs, and its fingerprint tells whether the device's part is the captured one. In the state `Replay` the work is one
+/// that a graph will repeat without the host.
 class WorkLog {
  public:
-  enum class State { Run, Compare };
+  enum class State { Run, Compare, Replay };
 
   void begin(State state) {
     state_ = state;
@@ -52,9 +54,17 @@ class WorkLog {
     note(view.stride);
   }
 
+  /// The verb takes data from the host, or tells it something: refused in work that is repeated without the host.
+  void needs_host(char const* verb) const {
+    if (state_ == State::Replay) [[unlikely]] {
+      fail(ErrorCode::InvalidArgument, "replayed work uploads or waits for the device", verb,
+           "work that depends on its key alone");
+    }
+  }
   /// The host is about to wait for the device, and to act on what it reads.
-  void wait() {
+  void wait(char const* verb) {
     if (compares()) throw WorkDiverged{};
+    needs_host(verb);
     ++waits_;
   }
 

@@ -34,6 +34,40 @@ struct AttentionPaged {
   return max_limit <= AttentionPaged::part_keys ? 1 : (max_limit + AttentionPaged::part_keys - 1) / AttentionPaged::part_keys;
 }
 
+/// Decoding on Hopper: a block has one row and one key/value head, and each of its warps a slice of a part of the list.
+template <int HeadDim>
+struct AttentionDecode {
+  static constexpr int warps = 4;
+  static constexpr int slice_keys = 2048 / HeadDim;  ///< 4 KiB of keys and as much of values; divides the page size
+  static constexpr int part_keys = warps * slice_keys;
+  /// Blocks of a multiprocessor, for up to 8 heads and for more: what shared memory has room for. Sets registers.
+  static constexpr int resident_blocks = HeadDim == 64 ? 5 : 4, resident_blocks_of_many_heads = HeadDim == 64 ? 3 : 2;
+};
+/// How many blocks, a cluster, take turns at the parts of a list. It changes no bit of the results.
+struct AttentionDecodeCluster {
+  static constexpr int most_rounds = 16;     ///< turns of a block before a list gets more than fill the device,
+  static constexpr int long_lists = 4;       ///< up to this many
+  static constexpr int most_blocks = 16;
+  static constexpr int portable_blocks = 8;  ///< that every device takes
+};
+/// Blocks of each of `items` rows and key/value heads, whose lists have up to `parts` parts, on a device with room for `room`
+/// blocks at a time.
+[[nodiscard]] constexpr int attention_decode_blocks(Index items, Index parts, Index room) {
+  using Sizes = AttentionDecodeCluster;
+  int blocks = 1;
+  while (blocks < Sizes::most_blocks && blocks < parts) {
+    bool const fits = 2 * blocks * items <= room;
+    bool const few = blocks < Sizes::long_lists && Index{blocks} * Sizes::most_rounds < parts;
+    if (!fits && !few) break;
+    blocks *= 2;
+  }
+  return blocks;
+}
+/// Whether the decoding kernel for Hopper has this head dimension and page size (in bf16).
+[[nodiscard]] constexpr bool attention_decodes(Index head_dim, Index page_size) {
+  return (head_dim == 64 || head_dim == 128) && page_size % (2048 / head_dim) == 0;
+}
+
 /// Forward: 128 queries a block.
 template <int HeadDim>
 struct AttentionSm80Forward;

@@ -11,6 +11,8 @@ namespace mor::cuda::tuning {
 
 inline constexpr int kSampleThreads = 512;
 inline constexpr int kSampleWarps = kSampleThreads / 32;
+/// Logits that a warp reads at once: a 16-byte pack a lane.
+inline constexpr int kSampleStep = 128;
 /// Blocks of a row that can read one another's shared memory.
 inline constexpr int kSampleMostBlocks = 8;
 /// Logits of a block that leave room for another block on the multiprocessor: 96 KiB and a bit each.
@@ -20,29 +22,37 @@ inline constexpr Index kSampleSmallBytes = 16 * 1024;
 /// Sums of digits of weights in 32 bits hold for fewer logits a block than this.
 inline constexpr Index kSampleMostPart = Index{1} << 18;
 
-/// What a block has of a row: the same number of logits for each warp, in whole groups of 32.
+/// Likeliest tokens that one block can sort out alone, how many of them top-p asks for, and up to how many are compared
+/// each with each.
+inline constexpr int kSampleList = 1024;
+inline constexpr int kSampleListAim = 512;
+inline constexpr int kSampleFew = 128;
+
+/// What a block has of a row: the same number of logits for each warp, in whole steps.
 struct SamplePlan {
   int blocks = 1;        ///< of a row
   Index span = 0;        ///< logits of a warp
   bool resident = true;  ///< the block's logits stay in shared memory; else every pass reads them again
 
   [[nodiscard]] constexpr Index part() const { return span * kSampleWarps; }
-  /// A bit a logit, and the logits.
-  [[nodiscard]] constexpr Index shared_bytes() const { return part() / 8 + (resident ? 4 * part() : 0); }
+  /// The logits, or a bit each for those in the history.
+  [[nodiscard]] constexpr Index shared_bytes() const { return resident ? 4 * part() : part() / 8; }
 
   /// @param block_bytes  the most shared memory that a block may have
   constexpr SamplePlan(Index rows, Index vocabulary, bool clusters, int multiprocessors, Index block_bytes) {
+    Index const step = Index{kSampleStep} * kSampleWarps;
     auto const split = [&](int count) {
       blocks = count;
-      span = ((vocabulary + count - 1) / count + kSampleThreads - 1) / kSampleThreads * 32;
+      span = ((vocabulary + count - 1) / count + step - 1) / step * kSampleStep;
     };
     split(1);
-    // Enough blocks for two of them to fit a multiprocessor, or, where there are few rows, to use every multiprocessor.
+    // Enough blocks for two of them to fit a multiprocessor, or, where there are few rows, for two on every
+    // multiprocessor.
     while (clusters && blocks < kSampleMostBlocks &&
-           (part() > kSamplePart || (rows * blocks * 2 <= multiprocessors && part() > 2 * kSampleThreads))) {
+           (part() > kSamplePart || (rows * blocks <= multiprocessors && part() > step))) {
       split(blocks * 2);
     }
-    resident = kSampleSmallBytes + part() / 8 + 4 * part() <= block_bytes;
+    resident = kSampleSmallBytes + 4 * part() <= block_bytes;
   }
 };
 

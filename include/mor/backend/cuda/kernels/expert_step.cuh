@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// One step of expert choice on rows of mixed depth: the gated update of the residual stream, and the next recursion's
+/// logit and gate by the router of the row's own depth. One warp a row; a row has the same bits in any batch.
+#pragma once
+
+#include "mor/backend/cuda/kernels/overlap.cuh"
+#include "mor/backend/cuda/kernels/pack.cuh"
+#include "mor/backend/cuda/kernels/reduce.cuh"
+#include "mor/core/types.hpp"
+#include "mor/core/view.hpp"
+#include "mor/math/activation.hpp"
+
+namespace mor::cuda {
+
+/// Vectors of the routers, of the next recursion of depth 0, 1, ...
+template <class T>
+struct RouterTable {
+  static constexpr int kMost = 16;
+  T const* routers[kMost];
+  T const* deciders[kMost];  ///< null: the router decides
+  int count;
+  float scale, alpha;
+  RouterActivation activation;
+  bool weighted;
+};
+
+/// `Joins`: y is the block's output and joins the stream; else it is the stream of rows that enter.
+template <class Arch, class T, int Width, int Threads, bool Joins>
+__global__ void __launch_bounds__(Threads)
+    expert_step_kernel(RouterTable<T> const table, View<T const> const y, Row const* const cells, Row const* const depths,
+                       View<T> const hidden, float* const gate, float* const scores) {
+  let_next_kernel_start<Arch>();
+  wait_for_earlier_kernels<Arch>();
+  Index const i = Index{blockIdx.x} * (Threads / kWarpSize) + threadIdx.x / kWarpSize;
+  if (i >= y.rows) return;
+  Index const cell = cells[i];
+  float const factor = Joins && table.weighted ? gate[cell] : 1.0F;
+  int const which = Joins ? min(depths[i], table.count - 1) : 0;
+  T const* const router = table.count > 0 ? table.routers[which] : nullptr;
+  T const* const decider = table.count > 0 ? table.deciders[which] : nullptr;
+  float sum = 0.0F, decision = 0.0F;
+  for (Index col = Index{threadIdx.x % kWarpSize} * Width; col < y.cols; col += Index{kWarpSize} * Width) {
+    auto x = load_lanes<Width>(y.row(i) + col);
+    if constexpr (Joins) {
+      auto const before = load_lanes<Width>(hidden.row(cell) + col);
+#pragma unroll
+      for (int e = 0; e < Width; ++e) {  // rounded before the router reads it, as the stream is
+        x.value[e] = static_cast<float>(narrow<T>(fmaf(factor, x.value[e], before.value[e])));
+      }
+      store_lanes(hidden.row(cell) + col, x.value);
+    }
+    if (router == nullptr) continue;
+    auto const weights = load_lanes<Width>(router + col);
+#pragma unroll
+    for (int e = 0; e < Width; ++e) sum = fmaf(x.value[e], weights.value[e], sum);
+    if (decider == nullptr) continue;
+    auto const others = load_lanes<Width>(decider + col);
+#pragma unroll
+    for (int e = 0; e < Width; ++e) decision = fmaf(x.value[e], others.value[e], decision);
+  }
+  float const logit = table.scale * warp_sum(sum);
+  float const decided = table.scale * warp_sum(decision);
+  if (threadIdx.x % kWarpSize != 0) return;
+  if (table.weighted && router != nullptr) gate[cell] = math::router_gate(table.activation, table.alpha, logit);
+  if constexpr (Joins) scores[i] = decider != nullptr ? decided : logit;
+}
+
+}  // namespace mor::cuda

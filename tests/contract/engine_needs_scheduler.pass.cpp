@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// A scheduler of one's own says whether its rows go in step and whether it needs exact counts.
+#include "mor/backend/host/backend.hpp"
+#include "mor/infer/engine.hpp"
+#include "mor/model/recursive_transformer.hpp"
+#include "mor/policy/all_tokens.hpp"
+#include "mor/policy/cache.hpp"
+#include "mor/policy/sharing.hpp"
+
+struct MyScheduler {
+  static constexpr bool lock_step = false;
+  static constexpr bool exact = true;
+  static constexpr bool full_depth = false;
+  mor::infer::RecursionPlan recursion(mor::infer::TickCounts const&) const { return {}; }
+  bool finish(mor::infer::TickCounts const&) const { return true; }
+};
+using Net = mor::RecursiveTransformer<mor::AllTokens, mor::RecursionWiseCache, mor::Cycle, mor::host::Backend<float>>;
+using Engine = mor::infer::Engine<Net, MyScheduler>;
+
+bool run(Engine const& engine) {
+  return engine.idle();
+}

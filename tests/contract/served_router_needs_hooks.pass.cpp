@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// A router of one's own can be trained with select alone; to be served it needs its row-by-row form too.
+#include "mor/backend/host/backend.hpp"
+#include "mor/infer/engine.hpp"
+#include "mor/model/recursive_transformer.hpp"
+#include "mor/policy/all_tokens.hpp"
+#include "mor/policy/cache.hpp"
+#include "mor/policy/sharing.hpp"
+
+struct MyRouter : mor::RouterBase {
+  template <class B, class S>
+  mor::ActiveSet<typename B::real_type> select(mor::RouterContext<B>&, S&, mor::Index,
+                                               mor::ActiveSet<typename B::real_type> const& candidates) const {
+    return candidates;
+  }
+  static constexpr bool keeps_entry = false;
+  template <class B, class S>
+  void serve_enter(mor::RouterContext<B>&, S&, mor::ServingRows const&, std::span<mor::Row const>,
+                   mor::View<typename B::scalar_type const>, mor::ServingBank<B> const&) const {}
+  template <class B, class S>
+  void serve_step(mor::RouterContext<B>& context, S&, mor::ServingRows const& rows, std::span<mor::Row const>,
+                  mor::View<typename B::scalar_type const> y, mor::ServingBank<B> const& bank,
+                  std::span<typename B::real_type> scores) const {
+    context.backend.scatter_rows(y, rows.cells, bank.hidden);
+    context.backend.fill_values(1.0, scores);
+  }
+};
+using Net = mor::RecursiveTransformer<MyRouter, mor::RecursionWiseCache, mor::Cycle, mor::host::Backend<float>>;
+using Engine = mor::infer::Engine<Net>;
+
+bool run(Engine const& engine) {
+  return engine.idle();
+}
