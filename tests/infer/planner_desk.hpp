@@ -34,14 +34,14 @@ struct PlannerDesk {
   /// Plans the next tick and makes its edits; each word may be set once.
   infer::TickDemand plan(Index in_flight = 0) {
     auto const demand = planner.plan(++tick, in_flight);
-    for (auto const edits : {planner.clears(), planner.sets()}) {
+    for (auto const edits : {planner.edits().clears(), planner.edits().sets()}) {
       std::map<Row, int> times;
       for (auto const& edit : edits) {
         REQUIRE(++times[edit.word] == 1);
         words.at(static_cast<std::size_t>(edit.word)) = edit.value;
       }
     }
-    copies.assign(planner.copies().begin(), planner.copies().end());
+    copies.assign(planner.edits().copies().begin(), planner.edits().copies().end());
     planner.edits_made();
     planner.prelude_ran();
     return demand;

@@ -252,9 +252,9 @@ class Engine {
   void apply_edits() {
     B& b = model_->backend();
     b.arena().reset();
-    if (!planner_.clears().empty()) b.apply_edits(planner_.clears(), state_.tables());
-    if (!planner_.sets().empty()) b.apply_edits(planner_.sets(), state_.tables());
-    if (!planner_.copies().empty()) stages_.copy_pages(planner_.copies());
+    if (!planner_.edits().clears().empty()) b.apply_edits(planner_.edits().clears(), state_.tables());
+    if (!planner_.edits().sets().empty()) b.apply_edits(planner_.edits().sets(), state_.tables());
+    if (!planner_.edits().copies().empty()) stages_.copy_pages(planner_.edits().copies());
     planner_.edits_made();
   }
 

@@ -5,13 +5,16 @@
 #pragma once
 
 #include "mor/core/serving_tables.hpp"
+#include "mor/infer/admission.hpp"
 #include "mor/infer/engine_options.hpp"
+#include "mor/infer/event_log.hpp"
+#include "mor/infer/planner_setup.hpp"
 #include "mor/infer/prefix_cache.hpp"
 #include "mor/infer/sequence.hpp"
+#include "mor/infer/table_edits.hpp"
 #include "mor/math/serving.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <deque>
 #include <memory>
 #include <span>
@@ -20,53 +23,24 @@
 
 namespace mor::infer {
 
-/// What a planner must know of a model and its storage.
-struct PlannerSetup {
-  ServingShape shape;
-  Index block_lists = 1;       ///< recursions that keep key lists of their own
-  Index block_pages = 0, end_pages = 0;
-  bool has_ends = false;       ///< the model has layers outside the recursions
-  Index vocab_size = 0;
-  std::vector<double> survival;  ///< [Nr] expected share of tokens that enter each recursion, until it is measured
-  bool full_depth = false;
-  EngineOptions options;
-};
-
-/// A page whose first keys another list needs too: copied before the tick.
-struct PageCopy {
-  bool ends = false;
-  Row from = 0, to = 0;
-  Index keys = 0;
-};
-
-/// What the next tick has to do, as far as the host knows. Counts are upper bounds.
-struct TickDemand {
-  Index decoding = 0;        ///< rows of slots that decode
-  Index prompt_rows = 0;     ///< rows of prompts in flight, those that enter included
-  Index entering_prompt = 0;  ///< of these, the ones that enter now
-  Index ending_prompts = 0;  ///< chunks in flight whose last row makes a token
-  Index longest = 0;         ///< keys of a list at most
-  [[nodiscard]] Index rows() const { return decoding + prompt_rows; }
-};
-
 class Planner {
  public:
   explicit Planner(PlannerSetup setup)
       : setup_(std::move(setup)),
-        tables_{setup_.shape, nullptr},
+        edits_(setup_.shape),
         pools_{PagePool(setup_.block_pages), PagePool(setup_.end_pages), setup_.has_ends, setup_.shape.page_size},
+        admission_(setup_),
         slots_(static_cast<std::size_t>(setup_.shape.slots)),
         cell_owner_(static_cast<std::size_t>(setup_.shape.cells()), -1),
         prompt_cells_(setup_.shape.slots, setup_.shape.prompt_cells) {
     statistics_.depths.assign(static_cast<std::size_t>(setup_.shape.recursions) + 1, 0);
     statistics_.total_pages = pools_.block.size();
     statistics_.total_end_pages = pools_.ends.size();
-    visits_.assign(static_cast<std::size_t>(setup_.shape.recursions), 0);
     for (Index slot = 0; slot < setup_.shape.slots; ++slot) cell_owner_[static_cast<std::size_t>(slot)] = slot;
   }
 
   RequestId submit(Request request) {
-    check(request);
+    check_request(setup_, pools_, request);
     if (static_cast<Index>(queue_.size()) >= setup_.options.queue) {
       fail(ErrorCode::OutOfMemory, "the queue is full", "Engine::submit", "at most " + text_of(setup_.options.queue) + " waiting requests",
            text_of(queue_.size()));
@@ -76,7 +50,7 @@ class Planner {
     sequence->text = request.prompt;
     sequence->most_depth = request.depth.max_depth == 0 ? setup_.shape.recursions : request.depth.max_depth;
     sequence->least_depth = setup_.full_depth ? sequence->most_depth : request.depth.min_depth;
-    sequence->last_position = longest_text(request) - 1;
+    sequence->last_position = longest_text(setup_, request) - 1;
     sequence->request = std::move(request);
     ++statistics_.submitted;
     RequestId const id = sequence->id;
@@ -101,7 +75,7 @@ class Planner {
   }
 
   /// Prepares tick number `tick` while `in_flight` earlier ones have not reported: growth of lists, prompt chunks, new
-  /// guests. `clears`, then `sets`, then `copies` are to be carried out before it.
+  /// guests. `edits` are to be made before it.
   TickDemand plan(Index tick, Index in_flight) {
     tick_ = tick;
     in_flight_ = in_flight;
@@ -139,22 +113,11 @@ class Planner {
   [[nodiscard]] Index running() const {
     return static_cast<Index>(std::count_if(slots_.begin(), slots_.end(), [](Slot const& s) { return s.sequence != nullptr; }));
   }
-  [[nodiscard]] bool has_events() const { return !news_.events.empty(); }
+  [[nodiscard]] bool has_events() const { return !events_.empty(); }
   /// What happened since the last call; valid until the next one, whatever happens meanwhile.
-  [[nodiscard]] std::span<Event const> hand_out_events() {
-    handed_out_.events.clear();
-    handed_out_.ended.clear();
-    std::swap(news_, handed_out_);
-    return handed_out_.events;
-  }
-  [[nodiscard]] std::span<TableEdit const> clears() const { return clears_; }
-  [[nodiscard]] std::span<TableEdit const> sets() const { return sets_; }
-  [[nodiscard]] std::span<PageCopy const> copies() const { return copies_; }
-  void edits_made() {
-    clears_.clear();
-    sets_.clear();
-    copies_.clear();
-  }
+  [[nodiscard]] std::span<Event const> hand_out_events() { return events_.hand_out(); }
+  [[nodiscard]] TableEdits const& edits() const { return edits_; }
+  void edits_made() { edits_.made(); }
   void drop_prefixes() { prefixes_.clear(pools_); }
 
   [[nodiscard]] EngineStatistics statistics() const {
@@ -169,45 +132,6 @@ class Planner {
   [[nodiscard]] EngineStatistics& counters() { return statistics_; }
 
  private:
-  void check(Request const& request) const {
-    auto const refuse = [](char const* what, char const* field, std::string const& expected, std::string const& got) {
-      fail(ErrorCode::InvalidArgument, what, std::string("Engine::submit, ") + field, expected, got);
-    };
-    Index const size = static_cast<Index>(request.prompt.size()), depths = setup_.shape.recursions;
-    if (size == 0) refuse("the prompt is empty", "prompt", "at least one token", "0");
-    if (size >= setup_.shape.context) {
-      refuse("the prompt leaves no room for a new token", "prompt", "at most " + text_of(setup_.shape.context - 1) + " tokens", text_of(size));
-    }
-    for (Token const token : request.prompt) {
-      if (token < 0 || token >= setup_.vocab_size) {
-        refuse("a token id is outside the vocabulary", "prompt", "0 .. " + text_of(setup_.vocab_size - 1), text_of(token));
-      }
-    }
-    if (request.max_new_tokens < 1) refuse("no token is asked for", "max_new_tokens", "1 or more", text_of(request.max_new_tokens));
-    request.sampling.check();
-    auto const& knobs = request.depth;
-    if (std::isnan(knobs.threshold)) refuse("a depth knob is not a number", "threshold", "a number", "nan");
-    if (knobs.min_depth < 1 || knobs.min_depth > depths) refuse("a depth knob is out of range", "min_depth", "1 .. " + text_of(depths), text_of(knobs.min_depth));
-    if (knobs.max_depth != 0 && (knobs.max_depth < knobs.min_depth || knobs.max_depth > depths)) {
-      refuse("a depth knob is out of range", "max_depth", "0, or min_depth .. " + text_of(depths), text_of(knobs.max_depth));
-    }
-    Index const pages = pools_.pages_of(longest_text(request));
-    if (pages * setup_.block_lists > pools_.block.size() || (pools_.has_ends && pages > pools_.ends.size())) {
-      fail(ErrorCode::OutOfMemory, "the text does not fit the key storage even alone", "Engine::submit",
-           text_of(pages * setup_.block_lists) + " pages", text_of(pools_.block.size()));
-    }
-  }
-
-  /// Tokens of a request's text at most.
-  [[nodiscard]] Index longest_text(Request const& request) const {
-    Index const room = setup_.shape.context - static_cast<Index>(request.prompt.size());
-    return static_cast<Index>(request.prompt.size()) + std::min(request.max_new_tokens, room);
-  }
-
-  void set(Index word, Index value) { sets_.push_back({static_cast<Row>(word), static_cast<Row>(value)}); }
-  void clear(Index cell) {
-    clears_.push_back({static_cast<Row>(tables_.status(cell)), static_cast<Row>(CellStatus::Idle)});
-  }
   [[nodiscard]] Index number(Slot const& slot) const { return &slot - slots_.data(); }
 
   [[nodiscard]] std::vector<Slot*> by_age() {
@@ -258,8 +182,7 @@ class Planner {
   }
   void add_page(Slot& slot, bool ends, Index l, Row page) {
     auto& list = ends ? slot.pages.ends : slot.pages.block[static_cast<std::size_t>(l)];
-    Index const table = ends ? tables_.end_pages() : tables_.block_pages();
-    set(table + tables_.list_begin(ends ? 0 : l, number(slot)) + static_cast<Index>(list.size()), page);
+    edits_.page(number(slot), ends, l, static_cast<Index>(list.size()), page);
     list.push_back(page);
   }
 
@@ -285,8 +208,8 @@ class Planner {
   }
   /// Frees a slot whose rows may be at work.
   std::unique_ptr<Sequence> evict(Slot& slot) {
-    clear(number(slot));
-    for (Index i = 0; i < slot.chunk.rows; ++i) clear(slot.chunk.first_cell + i);
+    edits_.stop(number(slot));
+    for (Index i = 0; i < slot.chunk.rows; ++i) edits_.stop(slot.chunk.first_cell + i);
     return leave(slot);
   }
   /// Frees a slot.
@@ -317,16 +240,8 @@ class Planner {
       }
       preempt(*victim);
     }
-    Index const me = number(slot);
-    for (Index i = 0; i < cells; ++i) {
-      Index const cell = first + i, position = slot.fed + i;
-      set(tables_.status(cell), static_cast<Index>(CellStatus::Entering));
-      set(tables_.slot(cell), me);
-      set(tables_.position(cell), position);
-      set(tables_.samples(cell), position + 1 == slot.goal ? 1 : 0);
-      cell_owner_[static_cast<std::size_t>(cell)] = me;
-    }
-    set(tables_.pending(me), cells);
+    edits_.chunk(number(slot), first, cells, slot.fed, slot.goal - 1);
+    std::fill_n(cell_owner_.begin() + static_cast<std::ptrdiff_t>(first), cells, number(slot));
     slot.chunk = {first, cells, cells, tick_, false};
     slot.fed += cells;
     statistics_.prompt_tokens += cells;
@@ -349,26 +264,6 @@ class Planner {
     }
   }
 
-  /// Pages that a text of this length takes in the end, expected, and the variance of that.
-  struct Expectation {
-    double block = 0.0, ends = 0.0, variance = 0.0;
-  };
-  [[nodiscard]] Expectation expect(Index tokens) const {
-    Expectation sum;
-    double const page = static_cast<double>(pools_.page_size), n = static_cast<double>(tokens);
-    for (Index l = 0; l < setup_.block_lists; ++l) {
-      double const share = l == 0 || setup_.shape.dense_lists ? 1.0 : survival(l);
-      sum.block += std::ceil(share * n / page);
-      sum.variance += n * share * (1.0 - share) / (page * page);
-    }
-    if (pools_.has_ends) sum.ends = std::ceil(n / page);
-    return sum;
-  }
-  [[nodiscard]] double survival(Index recursion) const {
-    auto const r = static_cast<std::size_t>(recursion);
-    double const seen = static_cast<double>(visits_[0]), prior = 256.0;
-    return (static_cast<double>(visits_[r]) + prior * setup_.survival[r]) / (seen + prior);
-  }
   /// Whether the request fits beside what the others will still need.
   [[nodiscard]] bool fits(Sequence const& sequence) {
     if (running() > 0 && !room_for(sequence, pools_.block.only_kept(), pools_.ends.only_kept())) return false;
@@ -376,27 +271,13 @@ class Planner {
     }
     return true;
   }
-  /// With so many more pages than those that are free.
   [[nodiscard]] bool room_for(Sequence const& sequence, Index more, Index more_ends) const {
-    Expectation all = expect(sequence.last_position);
-    for (Slot const& slot : slots_) {
-      if (slot.sequence == nullptr) continue;
-      auto const whole = expect(slot.sequence->last_position);
-      double held = 0.0;
-      for (auto const& list : slot.pages.block) held += static_cast<double>(list.size());
-      all.block += std::max(0.0, whole.block - held);
-      all.ends += std::max(0.0, whole.ends - static_cast<double>(slot.pages.ends.size()));
-      all.variance += whole.variance;
-    }
-    double const margin = setup_.options.admission_margin * std::sqrt(all.variance);
-    return all.block + margin <= static_cast<double>(pools_.block.free() + more) &&
-           all.ends <= static_cast<double>(pools_.ends.free() + more_ends);
+    return admission_.room_for(setup_, pools_, slots_, sequence, more, more_ends);
   }
 
   void enter(Slot& slot, std::unique_ptr<Sequence> sequence) {
     slot.sequence = std::move(sequence);
     auto& guest = *slot.sequence;
-    Index const me = number(slot);
     slot.first_tick = tick_;
     slot.admitted = admissions_++;
     slot.fed = 0;
@@ -406,20 +287,7 @@ class Planner {
     slot.lengths.assign(static_cast<std::size_t>(setup_.shape.recursions), 0);
     guest.depths.clear();
     reuse_prefix(slot);
-    for (Index r = 0; r < setup_.shape.recursions; ++r) {
-      set(tables_.length(r, me), slot.lengths[static_cast<std::size_t>(r)]);
-    }
-    set(tables_.end_token(me), guest.request.end_token.value_or(-1));
-    set(tables_.last_position(me), guest.last_position);
-    set(tables_.least_depth(me), guest.least_depth);
-    set(tables_.most_depth(me), guest.most_depth);
-    set(tables_.threshold(me), math::float_word(static_cast<float>(guest.request.depth.threshold)));
-    Row rule[kRuleWords];
-    math::rule_to_words(guest.request.sampling.rule(0, 0, 0), rule);
-    for (Index i = 0; i < kRuleWords; ++i) set(tables_.rule(me) + i, rule[i]);
-    for (Index i = 0; i < guest.length(); ++i) {
-      set(tables_.text() + me * setup_.shape.context + i, guest.text[static_cast<std::size_t>(i)]);
-    }
+    edits_.guest(number(slot), slot);
   }
 
   /// Begins with keys that an earlier request left: whole pages are shared, the last one of a list is copied.
@@ -454,7 +322,7 @@ class Planner {
         add_page(slot, ends, l, pages[i]);
       } else {
         Row const own = pool.take();
-        copies_.push_back({ends, pages[i], own, left});
+        edits_.copy({ends, pages[i], own, left});
         add_page(slot, ends, l, own);
       }
     }
@@ -489,10 +357,8 @@ class Planner {
     if (slot == nullptr) return;
     slot->sequence->depths.push_back(depth);
     ++statistics_.depths[static_cast<std::size_t>(depth)];
-    for (Row r = 0; r < depth; ++r) {
-      ++slot->lengths[static_cast<std::size_t>(r)];
-      ++visits_[static_cast<std::size_t>(r)];
-    }
+    for (Row r = 0; r < depth; ++r) ++slot->lengths[static_cast<std::size_t>(r)];
+    admission_.saw(depth);
     if (cell < setup_.shape.slots || --slot->chunk.left > 0) return;
     free_chunk(*slot);
     keep_prefix(*slot);
@@ -503,13 +369,7 @@ class Planner {
     if (slot == nullptr) return;
     auto& guest = *slot->sequence;
     if (token >= 0) {
-      Event event;
-      event.request = guest.id;
-      event.token = token;
-      event.position = guest.length();
-      event.depth = guest.depths.back();
-      event.log_probability = static_cast<double>(log_probability);
-      news_.events.push_back(event);
+      events_.token(guest, token, static_cast<double>(log_probability));
       guest.text.push_back(token);
       ++statistics_.new_tokens;
     }
@@ -523,16 +383,7 @@ class Planner {
   }
 
   void finish(std::unique_ptr<Sequence> sequence, FinishReason reason) {
-    Event event;
-    event.request = sequence->id;
-    event.kind = EventKind::Finished;
-    event.position = sequence->length();
-    event.reason = reason;
-    event.prompt_tokens = sequence->prompt_tokens();
-    for (Row const depth : sequence->depths) event.cost += depth;
-    event.depths = sequence->depths;
-    news_.events.push_back(event);
-    news_.ended.push_back(std::move(sequence));
+    events_.finished(std::move(sequence), reason);
     ++(reason == FinishReason::Cancelled ? statistics_.cancelled : statistics_.finished);
   }
 
@@ -550,21 +401,15 @@ class Planner {
   }
 
   PlannerSetup setup_;
-  ServingTables tables_;  // for its arithmetic alone
+  TableEdits edits_;
   PagePools pools_;
   PrefixCache prefixes_;
+  Admission admission_;
   std::vector<Slot> slots_;
   std::vector<Index> cell_owner_;  // [cells] slot; -1: none
   CellRanges prompt_cells_;
   std::deque<std::unique_ptr<Sequence>> queue_;
-  struct News {
-    std::vector<Event> events;
-    std::vector<std::unique_ptr<Sequence>> ended;  // events point to their depths
-  };
-  News news_, handed_out_;
-  std::vector<TableEdit> clears_, sets_;
-  std::vector<PageCopy> copies_;
-  std::vector<Index> visits_;  // [Nr] tokens that entered each recursion
+  EventLog events_;
   EngineStatistics statistics_;
   RequestId next_id_ = 1;
   Index tick_ = 0, in_flight_ = 0, admissions_ = 0;
