@@ -49,6 +49,11 @@ __device__ __forceinline__ void cluster_wait() {
 
 /// Stores to the shared memory of a block, whose `Barrier` at `barrier` is told of the bytes when they are there. The address
 /// is a multiple of the size.
+__device__ __forceinline__ void store_counted(std::uint32_t to, float value, std::uint32_t barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(to), "f"(value),
+               "r"(barrier)
+               : "memory");
+}
 __device__ __forceinline__ void store_counted(std::uint32_t to, float2 value, std::uint32_t barrier) {
   asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(to),
                "f"(value.x), "f"(value.y), "r"(barrier)

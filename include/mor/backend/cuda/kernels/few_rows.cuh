@@ -10,9 +10,9 @@
 /// 1 / sqrt(mean square + eps) at the end.
 #pragma once
 
-#include "mor/backend/cuda/kernels/cluster.cuh"
 #include "mor/backend/cuda/kernels/few_rows_input.cuh"
 #include "mor/backend/cuda/kernels/few_rows_problem.cuh"
+#include "mor/backend/cuda/kernels/few_rows_team.cuh"
 #include "mor/backend/cuda/kernels/few_rows_weights.cuh"
 #include "mor/backend/cuda/kernels/mma.cuh"
 #include "mor/backend/cuda/kernels/overlap.cuh"
@@ -24,20 +24,6 @@
 #include <cstdint>
 
 namespace mor::cuda {
-
-/// Where a thread is.
-struct FewRowsPlace {
-  int warp, row, pair;     ///< row g and column pair 2t of the fragments
-  int rank, cluster;       ///< block of the cluster; cluster
-  int weight_tile, part;   ///< of the group; of the columns
-
-  __device__ __forceinline__ static FewRowsPlace find(tuning::FewRowsPlan const& plan) {
-    int const lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
-    int const block = static_cast<int>(blockIdx.x), rank = block & (plan.cluster - 1);
-    return {warp, lane / 4, lane % 4 * 2, rank, block >> plan.cluster_shift, warp & (plan.weight_tiles - 1),
-            rank * plan.block_parts + (warp >> plan.tiles_shift)};
-  }
-};
 
 /// Sums of a warp's tile over its part of the columns; of up to `Batch` chunks everything is read before it is used.
 template <int RowTiles, int Batch, class Weights>
@@ -74,92 +60,6 @@ __device__ __forceinline__ void few_rows_multiply(Weights& weights, unsigned cha
     for (int b = min(Batch, end - chunk); b > 0; --b) weights.copy_next();
   }
 }
-
-/// The same value, computed anew: what follows from it does not wait in registers for its use.
-[[nodiscard]] __device__ __forceinline__ int computed_here(int value) {
-  asm volatile("" : "+r"(value));
-  return value;
-}
-
-/// The warps of one tile, in whatever blocks: barriers, and their sums and squares.
-/// `Cluster`: in a cluster of blocks, or, where that has one block, alone.
-template <bool Cluster>
-class FewRowsTeam {
- public:
-  __device__ __forceinline__ FewRowsTeam(tuning::FewRowsPlan const& plan, FewRowsPlace const& place,
-                                         unsigned char* shared)
-      : plan_(plan), place_(place), shared_(shared) {}
-
-  /// Where a warp of this block leaves the sums of a fragment.
-  [[nodiscard]] __device__ __forceinline__ float4* sums(int warp, int fragment) const {
-    int const bytes = plan_.sums_apart ? plan_.row_tiles * tuning::FewRows::fragment_bytes : plan_.warp_bytes;
-    return reinterpret_cast<float4*>(shared_ + plan_.sums_at + warp * bytes) + fragment * kWarpSize +
-           threadIdx.x % kWarpSize;
-  }
-  [[nodiscard]] __device__ __forceinline__ float* squares() const {
-    return reinterpret_cast<float*>(shared_ + plan_.squares_at);
-  }
-  /// What was written before by a warp of the team is visible after.
-  __device__ __forceinline__ void meet() const {
-    if (Cluster && plan_.cluster > 1) {
-      cluster_barrier<Cluster>();
-    } else if (plan_.parts > 1) {
-      __syncthreads();
-    } else {
-      __syncwarp();
-    }
-  }
-  /// Peers have read this block's sums: it may write others, or end.
-  __device__ __forceinline__ void part() const {
-    if ((Cluster && plan_.cluster > 1) || plan_.sums_apart) meet();
-  }
-
-  [[nodiscard]] __device__ __forceinline__ float4 total(int fragment) const {
-    float4 parts[tuning::FewRows::most_parts];
-    int const block_parts = plan_.block_parts, weight_tile = computed_here(place_.weight_tile);
-    int rank = 0, warp = weight_tile;
-#pragma unroll
-    for (int p = 0; p < tuning::FewRows::most_parts; ++p) {
-      parts[p] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-      if (p < plan_.parts) parts[p] = *of_rank(static_cast<float4 const*>(sums(warp, fragment)), rank);
-      warp += plan_.weight_tiles;
-      if (Cluster && ((p + 1) & (block_parts - 1)) == 0) ++rank, warp = weight_tile;
-    }
-    float4 total = parts[0];
-#pragma unroll
-    for (int p = 1; p < tuning::FewRows::most_parts; ++p) {
-      total.x += parts[p].x, total.y += parts[p].y, total.z += parts[p].z, total.w += parts[p].w;
-    }
-    return total;
-  }
-  /// Sums of squares of this thread's two rows of x.
-  [[nodiscard]] __device__ __forceinline__ float2 total_squares(int fragment) const {
-    constexpr int most = tuning::FewRows::most_parts;
-    int const block_parts = most >> plan_.cluster_shift, first = computed_here(fragment * 8 + place_.pair);
-    int rank = 0, at = first;
-    float2 parts[most];
-#pragma unroll
-    for (int p = 0; p < most; ++p) {
-      parts[p] = *of_rank(reinterpret_cast<float2 const*>(squares() + at), rank);
-      at += 8 * plan_.row_tiles;
-      if (Cluster && ((p + 1) & (block_parts - 1)) == 0) ++rank, at = first;
-    }
-    float2 total = parts[0];
-#pragma unroll
-    for (int p = 1; p < most; ++p) total.x += parts[p].x, total.y += parts[p].y;
-    return total;
-  }
-
- private:
-  template <class T>
-  [[nodiscard]] __device__ __forceinline__ T const* of_rank(T const* own, int rank) const {
-    return Cluster && plan_.cluster > 1 ? shared_of<Cluster>(own, rank) : own;
-  }
-
-  tuning::FewRowsPlan const& plan_;
-  FewRowsPlace const& place_;
-  unsigned char* shared_;
-};
 
 /// One fragment of results: this thread's rows of the weights, and its two rows of x with what they need.
 template <FewRowsResult Result>
@@ -201,29 +101,37 @@ struct FewRowsFragment {
   }
 };
 
+/// Whether fewer registers suffice without leaving some in memory.
+[[nodiscard]] constexpr bool is_lean(FewRowsResult result) {
+  return result == FewRowsResult::Residual || result == FewRowsResult::Swiglu;
+}
+
 /// Grid: x over clusters of blocks, y over blocks of 8 RowTiles rows of x. With a residual or keys there are at least
-/// RowTiles parts: a warp finishes at most one fragment of a tile, whose facts it has asked for before it multiplies.
+/// RowTiles parts: a warp finishes at most one fragment of a group, whose facts it has asked for before it multiplies.
 template <class Arch, FewRowsResult Result, int RowTiles>
-__global__ void __launch_bounds__(tuning::few_rows_bound(RowTiles), 2)
+__global__ void __launch_bounds__(tuning::few_rows_bound(RowTiles, is_lean(Result)), 2)
     few_rows_kernel(__grid_constant__ View<bfloat16 const> const x, __grid_constant__ View<bfloat16 const> const weights,
                     __grid_constant__ FewRowsProblem<bfloat16> const problem, __grid_constant__ FewRowsTiles const tiles,
                     __grid_constant__ tuning::FewRowsPlan const plan) {
   constexpr int batch = RowTiles == 1 ? 2 : 1;
+  let_next_kernel_start<Arch>();  // first of all: it takes about as long to start as this one to get its data
   extern __shared__ __align__(128) unsigned char few_rows_shared[];
   auto const place = FewRowsPlace::find(plan);
   FewRowsTeam<(Arch::capability >= 90 && RowTiles > 1)> const team(plan, place, few_rows_shared);
-  int const first_tile = place.cluster * plan.weight_tiles + place.weight_tile;
+  team.open();
+  int const group_tile = place.cluster << plan.tiles_shift;
   // The last round may be that of some clusters only.
   int const rounds = place.cluster + (plan.rounds - 1) * plan.clusters < plan.groups ? plan.rounds : plan.rounds - 1;
   FewRowsWeights<Result> own_weights(weights, tiles, plan, few_rows_shared + place.warp * plan.warp_bytes, place.part,
-                                     first_tile, rounds, gridDim.y == 1);
-  FewRowsInput const input(x, plan, place.rank, few_rows_shared + plan.rows_at, team.squares());
+                                     group_tile + place.weight_tile, rounds, gridDim.y == 1);
+  FewRowsInput const input(x, plan, place.rank, few_rows_shared + plan.rows_at);
   bool const normed = has_norm<Result>(problem);
   if (normed) input.prefetch(problem.norm);
   FewRowsFragment<Result> fragment;
-  fragment.find_weights(problem, tiles, first_tile, place.row);
+  int const finished_tile = group_tile + (place.fragment & (plan.weight_tiles - 1));
+  fragment.find_weights(problem, tiles, finished_tile, place.row);
 
-  let_next_kernel_start<Arch>();
+  team.opened();
   wait_for_earlier_kernels<Arch>();
   Index const first_row = Index{blockIdx.y} * (8 * RowTiles);
   int const rows = static_cast<int>(min(fresh_rows(problem, x.rows) - first_row, Index{8 * RowTiles}));
@@ -237,43 +145,42 @@ __global__ void __launch_bounds__(tuning::few_rows_bound(RowTiles), 2)
     row_at[j] = few_rows_shared + plan.rows_at + min(8 * j + place.row, rows - 1) * plan.pitch + place.pair * 8;
   }
   int const first_chunk = place.rank * plan.chunks / plan.cluster;
-  int const own_row = place.part * 8 + place.pair;
+  int const own_row = (place.fragment >> plan.tiles_shift) * 8 + place.pair;
+  bool const finishes = place.warp < plan.share && own_row - place.pair < rows;
 #pragma unroll 1
   for (int round = 0; round < rounds; ++round) {
     if (round > 0) {
-      fragment.find_weights(problem, tiles, first_tile + round * plan.tile_step, place.row);
+      team.part();
+      fragment.find_weights(problem, tiles, finished_tile + round * plan.tile_step, place.row);
     }
-    bool const finishes = place.part < RowTiles;
+    team.expect(rows, normed && round == 0);
     if (finishes) fragment.request(problem, first_row, rows, own_row);
     if (round == 0) {
       if (normed) {
-        input.copy_weighted(problem.norm, first_row, rows);
+        input.copy_weighted(problem.norm, first_row, rows, team);
       } else {
         input.copy(first_row, rows);
       }
       __syncthreads();
     }
-    if (finishes) fragment.resolve(problem, rows, own_row);
     float sums[RowTiles][4] = {};
     few_rows_multiply<RowTiles, batch>(own_weights, row_at, first_chunk, sums);
-    __syncwarp();  // the sums may take the place of the weights
-#pragma unroll
-    for (int j = 0; j < RowTiles; ++j) {
-      *team.sums(place.warp, j) = make_float4(sums[j][0], sums[j][1], sums[j][2], sums[j][3]);
-    }
-    team.meet();
+    team.give(sums, rows);
+    if (finishes) fragment.resolve(problem, rows, own_row);  // its reads wait for memory while sums come
+    team.meet(round, finishes);
 #pragma unroll 1
-    for (int j = place.part; j < RowTiles && 8 * j < rows; j += plan.parts) {
+    for (int slot = place.warp; slot < plan.share; slot += plan.warps()) {
+      int const row_tile = ((place.rank << plan.share_shift) + slot) >> plan.tiles_shift;
+      if (8 * row_tile >= rows) break;
       float2 factor = make_float2(problem.scale, problem.scale);
       if (normed) {
-        float2 const squares = team.total_squares(j);
+        float2 const squares = team.total_squares(row_tile);
         auto const cols = static_cast<float>(x.cols);
         factor.x *= rsqrtf(__fdividef(squares.x, cols) + problem.eps);
         factor.y *= rsqrtf(__fdividef(squares.y, cols) + problem.eps);
       }
-      fragment.write(problem, first_row, rows, j * 8 + place.pair, team.total(j), factor);
+      fragment.write(problem, first_row, rows, row_tile * 8 + place.pair, team.total(slot, row_tile), factor);
     }
-    team.part();
   }
 }
 

@@ -19,6 +19,7 @@ template <class Arch, FewRowsResult Result, class T>
 __global__ void __launch_bounds__(tuning::FewRows::general_threads)
     few_rows_general_kernel(View<T const> x, View<T const> weights, FewRowsProblem<T> problem, FewRowsTiles tiles,
                             int tile_count) {
+  let_next_kernel_start<Arch>();
   constexpr int warps = tuning::FewRows::general_threads / kWarpSize;
   int const lane = static_cast<int>(threadIdx.x) % kWarpSize;
   int const tile = static_cast<int>(blockIdx.x) * warps + static_cast<int>(threadIdx.x) / kWarpSize;
@@ -28,7 +29,6 @@ __global__ void __launch_bounds__(tuning::FewRows::general_threads)
   double frequency = 0.0;
   if constexpr (Result == FewRowsResult::Keys) frequency = problem.angles.of_pair(pair);
   bool const normed = has_norm<Result>(problem);
-  let_next_kernel_start<Arch>();
   wait_for_earlier_kernels<Arch>();
   if (tile >= tile_count) return;
   T const* const low_weights = weights.row(low);

@@ -29,18 +29,17 @@ namespace mor::cuda {
 class FewRowsInput {
  public:
   __device__ __forceinline__ FewRowsInput(View<bfloat16 const> const& x, tuning::FewRowsPlan const& plan, int rank,
-                                          unsigned char* rows, float* squares)
-      : x_(x), plan_(plan), to_(rows), squares_(squares) {
+                                          unsigned char* rows)
+      : x_(x), plan_(plan), to_(rows) {
     using tuning::FewRows;
     int const group = static_cast<int>(threadIdx.x) / kLanes, block_shift = FewRows::most_shift - plan.cluster_shift;
-    part_ = group & ((1 << block_shift) - 1);
+    part_ = (rank << block_shift) + (group & ((1 << block_shift) - 1));
     first_row_ = group >> block_shift;
     row_step_ = plan.threads() / kLanes >> block_shift;
-    int const part = (rank << block_shift) + part_;
     constexpr int units = FewRows::chunk / kUnit;
     first_unit_ = (rank * plan.chunks >> plan.cluster_shift) * units;
-    begin_ = (part * plan.chunks >> FewRows::most_shift) * units + static_cast<int>(threadIdx.x) % kLanes;
-    end_ = ((part + 1) * plan.chunks >> FewRows::most_shift) * units;
+    begin_ = (part_ * plan.chunks >> FewRows::most_shift) * units + static_cast<int>(threadIdx.x) % kLanes;
+    end_ = ((part_ + 1) * plan.chunks >> FewRows::most_shift) * units;
   }
 
   /// Asks the second-level cache for the norm's weights.
@@ -68,8 +67,9 @@ class FewRowsInput {
     sm80::wait_for_copies();
   }
 
-  /// Elements times the norm's weights; squares of the elements.
-  __device__ __forceinline__ void copy_weighted(bfloat16 const* norm, Index from_row, int rows) const {
+  /// Elements times the norm's weights; `team.give_squares` gets the sums of squares of the elements.
+  template <class Team>
+  __device__ __forceinline__ void copy_weighted(bfloat16 const* norm, Index from_row, int rows, Team const& team) const {
 #pragma unroll 1
     for (int base = 0; base < rows; base += kRows * row_step_) {  // the same for all lanes: they meet in the sums
       float sums[kRows] = {};
@@ -112,7 +112,7 @@ class FewRowsInput {
         for (int distance = kLanes / 2; distance > 0; distance /= 2) {
           sums[r] += __shfl_xor_sync(kAllLanes, sums[r], distance);
         }
-        if (threadIdx.x % kLanes == 0 && row < rows) squares_[part_ * 8 * plan_.row_tiles + row] = sums[r];
+        if (threadIdx.x % kLanes == 0 && row < rows) team.give_squares(part_, row, sums[r]);
       }
     }
   }
@@ -136,7 +136,6 @@ class FewRowsInput {
   View<bfloat16 const> const& x_;
   tuning::FewRowsPlan const& plan_;
   unsigned char* to_;
-  float* squares_;
   int part_, first_row_, row_step_;
   int first_unit_, begin_, end_;  // units of a row
 };

@@ -117,6 +117,10 @@ inline void launch(Context const& context, char const* verb, LaunchShape const& 
     attribute.val.clusterDim.z = 1;
   }
   if (shape.overlaps && context.overlaps) {
+    // Kernels can share a multiprocessor only where it is cut into cache and shared memory the same way for both.
+    check(cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared),
+          verb);
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;

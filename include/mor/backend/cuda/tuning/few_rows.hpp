@@ -20,13 +20,17 @@ struct FewRows {
   static constexpr int most_threads = 256;
   static constexpr int deep = 12, shallow = 8;  ///< chunks of a warp on their way, in one round or in many
   static constexpr int fragment_bytes = 512;    ///< 8 rows by 32 columns of bf16, or 16 by 8 sums
+  /// Shared memory beyond which sums take the place of the weights: the next kernel's weights need room beside it.
+  static constexpr Index apart_bytes = 48 * 1024;
   static constexpr int general_threads = 256, general_rows = 8;
 };
 
 /// Registers of a thread of few_rows_kernel at most, and the number of threads a block that, with two blocks a
-/// multiprocessor, asks the compiler for that.
+/// multiprocessor, asks the compiler for that; or with `lean` for fewer, so that the next kernel finds room too.
 [[nodiscard]] constexpr int few_rows_registers(int row_tiles) { return row_tiles >= 8 ? 128 : 96; }
-[[nodiscard]] constexpr int few_rows_bound(int row_tiles) { return row_tiles >= 8 ? 256 : 320; }
+[[nodiscard]] constexpr int few_rows_bound(int row_tiles, bool lean) {
+  return row_tiles >= 8 ? 256 : row_tiles > 1 || !lean ? 320 : 384;
+}
 
 /// Parts of the columns: enough warps to have most of the weights on their way at once, and parts of at most 1024; or the
 /// most, where each warp shall finish at most one fragment of a tile.
@@ -63,6 +67,7 @@ struct FewRowsPlan {
   int tiles_shift = 0;   ///< logarithms of counts
   int parts = 1, parts_shift = 0, block_parts = 1;
   int cluster = 1, cluster_shift = 0;
+  int share = 1, share_shift = 0;  ///< fragments of results that a block finishes
   bool half = false;      ///< tiles of 8 rows
   bool possible = false;  ///< for any number of rows
   bool sums_apart = false;  ///< sums have room of their own; else they take the place of the weights
@@ -72,10 +77,11 @@ struct FewRowsPlan {
   int chunks = 0;
   int depth = 0;  ///< chunks of a warp on their way
   int slot_bytes = 0, ring_bytes = 0, warp_bytes = 0, pitch = 0;
-  int sums_at = 0, rows_at = 0, squares_at = 0;
+  int sums_at = 0, rows_at = 0, squares_at = 0, barrier_at = 0;
   Index shared_bytes = 0;
 
-  [[nodiscard]] MOR_HOST_DEVICE constexpr int threads() const { return 32 * weight_tiles * block_parts; }
+  [[nodiscard]] MOR_HOST_DEVICE constexpr int warps() const { return weight_tiles * block_parts; }
+  [[nodiscard]] MOR_HOST_DEVICE constexpr int threads() const { return 32 * warps(); }
 
   constexpr explicit FewRowsPlan(FewRowsRequest request) {
     parts = few_rows_parts(request.tiles, request.cols, request.most_parts);
@@ -119,6 +125,8 @@ struct FewRowsPlan {
   constexpr void size(FewRowsRequest const& request) {
     block_parts = parts / cluster;
     cluster_shift = shift_of(cluster);
+    share = weight_tiles * row_tiles / cluster;
+    share_shift = shift_of(share);
     rounds = 1;
     lay_out(request);
     rounds = rounds_needed(request);
@@ -139,21 +147,23 @@ struct FewRowsPlan {
   }
 
   constexpr void lay_out(FewRowsRequest const& request) {
-    int const warps = weight_tiles * block_parts, part_chunks = (chunks + parts - 1) / parts;
-    int const sums = row_tiles * FewRows::fragment_bytes;
-    sums_apart = rounds > 1;
-    depth = sums_apart ? FewRows::shallow : FewRows::deep;
+    int const part_chunks = (chunks + parts - 1) / parts, sums = row_tiles * FewRows::fragment_bytes;
+    depth = rounds > 1 ? FewRows::shallow : FewRows::deep;
     slot_bytes = half ? FewRows::fragment_bytes : 2 * FewRows::fragment_bytes;
     ring_bytes = std::min(depth, part_chunks * rounds) * slot_bytes;
-    warp_bytes = sums_apart ? ring_bytes : std::max(ring_bytes, sums);
-    sums_at = sums_apart ? warps * warp_bytes : 0;
-    rows_at = warps * (warp_bytes + (sums_apart ? sums : 0));
     // An odd number of half lines: a warp's reads of neighbouring rows meet no bank twice.
     int const block_chunks = (chunks + cluster - 1) / cluster;
     pitch = 2 * FewRows::chunk * (block_chunks | 1);
     int const rows = static_cast<int>(std::min(request.rows, Index{8} * row_tiles));
+    int const squares_bytes = FewRows::most_parts * 8 * row_tiles * 4, barrier_bytes = 16;
+    int const apart = warps() * (ring_bytes + sums) + rows * pitch + squares_bytes + barrier_bytes;
+    sums_apart = rounds > 1 || (cluster > 1 && apart <= FewRows::apart_bytes);
+    warp_bytes = sums_apart ? ring_bytes : std::max(ring_bytes, sums);
+    sums_at = sums_apart ? warps() * warp_bytes : 0;
+    rows_at = warps() * (warp_bytes + (sums_apart ? sums : 0));
     squares_at = rows_at + rows * pitch;
-    shared_bytes = squares_at + Index{FewRows::most_parts / cluster} * 8 * row_tiles * 4;
+    barrier_at = squares_at + squares_bytes;
+    shared_bytes = barrier_at + barrier_bytes;
   }
 };
 
