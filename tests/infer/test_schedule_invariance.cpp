@@ -206,6 +206,7 @@ TEST_CASE("I4: reports that arrive ticks later change nothing") {
       auto changed = setup;
       variation.change(changed);
       changed.options.ticks_in_flight = ticks;
+      changed.options.few_rows = 4 * (ticks - 1);  // from none on: with and without exact counts for prompts
       CHECK(differences(serve_all(*make_served(changed), requests, variation.arrivals), expected) == 0);
     }
     auto changed = setup;

@@ -148,7 +148,7 @@ class Engine {
            "at most " + text_of(most), text_of(value));
     };
     at_most(kMostRows, launch_size(setup.shape.cells()), "slots + prefill_rows, rounded up");
-    at_most(kMostKeys, launch_size(setup.shape.context), "context, rounded up");
+    at_most(kMostKeys / 2, setup.shape.context, "context");
     constexpr Index words = std::numeric_limits<Row>::max();
     at_most(words, ServingTables{setup.shape, nullptr}.size(), "words for slots, context and page_size");
     at_most(words, std::max(setup.block_pages, setup.end_pages) * setup.shape.page_size, "tokens of key storage");
@@ -210,7 +210,8 @@ class Engine {
   /// Runs the largest launches on empty tables, so that no memory moves once work has been captured.
   void reserve() {
     StageRooms const& most = state_.rooms();
-    Index const longest = launch_size(options_.context);
+    Index longest = 256;
+    while (longest < options_.context) longest *= 2;
     stages_.recursion(most.recursion, false, 0, longest);
     stages_.finish(most.finished, most.sampled, longest);
     stages_.enter(most.entering, longest);
@@ -218,31 +219,36 @@ class Engine {
   }
 
   [[nodiscard]] Index padded(Index rows) const { return rows == 0 || !*options_.pad_rows ? rows : launch_size(rows); }
-  /// Keys of a list at most, in few sizes.
+  /// Keys of a list at most, in few sizes: attention skips what is not there.
   [[nodiscard]] Index longest_of(TickDemand const& demand) const {
-    return *options_.pad_rows ? std::max<Index>(launch_size(demand.longest), options_.page_size) : demand.longest;
+    if (!*options_.pad_rows) return demand.longest;
+    Index longest = 256;
+    while (longest < demand.longest) longest *= 2;
+    return longest;
+  }
+  /// Rows that make a token, of so many finished ones: where rows are few, all may.
+  [[nodiscard]] Index few_sizes(Index finished, Index samples) const {
+    if (!*options_.pad_rows || samples == 0 || finished > options_.few_rows) return padded(samples);
+    return std::min(finished, state_.rooms().sampled);
   }
 
   /// The work of `step`.
   void advance() {
     while (reports_.pending() > 0 && reports_.arrived()) absorb_oldest();
-    bool const waits = S::exact || prompts_in_flight_;
-    while (reports_.pending() >= (waits ? 1 : options_.ticks_in_flight)) {
+    while (reports_.pending() >= (exact_ ? 1 : options_.ticks_in_flight)) {
       reports_.wait();
       absorb_oldest();
     }
     TickDemand demand = planner_.plan(tick_ + 1, reports_.pending());
-    if (demand.prompt_rows > 0 && reports_.pending() > 0) {  // prompts are planned from exact counts
-      wait_for_all();
-    }
+    exact_ = S::exact || !replays_.captures || (demand.prompt_rows > 0 && demand.rows() > options_.few_rows);
+    if (exact_) wait_for_all();
     apply_edits();
     if (demand.rows() == 0) {
       if (reports_.pending() > 0) wait_for_all();
       return;
     }
     ++tick_;
-    prompts_in_flight_ = demand.prompt_rows > 0;
-    if (S::exact || prompts_in_flight_ || !replays_.captures) {
+    if (exact_) {
       exact_tick(demand);
     } else {
       tick(demand);
@@ -259,7 +265,9 @@ class Engine {
   }
 
   void absorb_oldest() {
-    planner_.absorb(first_reported_++, reports_.front(), state_.rooms().finished);
+    auto const words = reports_.front();
+    finished_lately_ = std::max<Index>(words[ServingReport::FinishedRows], finished_lately_ * 7 / 8);
+    planner_.absorb(first_reported_++, words, state_.rooms().finished);
     reports_.pop();
   }
   void wait_for_all() {
@@ -288,16 +296,23 @@ class Engine {
   }
   void clear_header() { model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0}); }
 
+  /// Rows for the coda of a tick, somewhat more than have finished lately; who finds no room goes next time.
+  [[nodiscard]] Index coda_rows(Index rows) const {
+    if (rows <= options_.few_rows) return rows;
+    return std::min(rows, std::max(padded(options_.few_rows), padded(finished_lately_ + finished_lately_ / 4 + 8)));
+  }
+
   /// A tick whose sizes are upper bounds: the host does not wait for what the device decides.
   void tick(TickDemand const& demand) {
-    Index const rows = padded(demand.decoding), longest = longest_of(demand);
+    Index const rows = padded(demand.rows()), longest = longest_of(demand);
+    Index const coda = coda_rows(rows);  // and for the prelude: beyond `few_rows` no prompt is in flight
     auto const work = [&] {
       clear_header();
       stages_.recursion(rows, false, 0, longest);
-      stages_.finish(rows, rows, longest);
-      stages_.enter(rows, longest);
+      stages_.finish(coda, std::min(coda, state_.rooms().sampled), longest);
+      stages_.enter(coda, longest);
     };
-    run(0, rows, rows, longest, false, work);
+    run(0, rows, coda, longest, false, work);
     post();
     planner_.prelude_ran();
     auto& counters = planner_.counters();
@@ -331,7 +346,7 @@ class Engine {
     Index const entering = finishes ? samples + demand.entering_prompt : 0;
     if (finished > 0) {
       ++counters.coda_ticks;
-      Index const rows = padded(finished), drawn = padded(samples);
+      Index const rows = padded(finished), drawn = few_sizes(rows, samples);
       run(2, rows, drawn, longest, false, [&] { stages_.finish(rows, drawn, longest); });
       waiting_ = samples_ = 0;
     }
@@ -364,7 +379,8 @@ class Engine {
   Index first_reported_ = 1;  ///< the tick whose report comes next
   Index ready_ = 0, waiting_ = 0, samples_ = 0;  ///< after the last exact tick; upper bounds after edits
   Index phase_ = 0;           ///< recursions since rows entered
-  bool prompts_in_flight_ = false;
+  Index finished_lately_ = 0;  ///< the most finished rows of a tick, fading
+  bool exact_ = false;        ///< the last tick was planned from exact counts
   bool in_step_ = false;  ///< still true after a step that threw
 };
 

@@ -21,6 +21,9 @@ struct EngineOptions {
   Index prefill_chunk = 256;     ///< prompt tokens of a request in one tick at most
   Index prefill_rows = 512;      ///< prompt tokens in flight at most
   Index queue = 1 << 20;         ///< requests that may wait
+  /// A launch of more rows costs more, so with more of them in flight, and prompts among them, ticks are planned from exact
+  /// counts, for which the host waits. Up to so many rows upper bounds do.
+  Index few_rows = 64;
   Index ticks_in_flight = 2;     ///< how far the host runs ahead of the device, where the device is not the host
   RoutingMode mode = RoutingMode::Threshold;  ///< or AuxRouter, or FullDepth
   double admission_margin = 1.0;  ///< standard deviations of pages kept free for the requests that run
