@@ -29,7 +29,7 @@ class Replays {
  public:
   static constexpr bool captures = true;
   /// Graphs kept at most; the one that was not run for the longest time makes room.
-  static constexpr std::size_t kMostGraphs = 64;
+  static constexpr std::size_t kMostGraphs = 256;
 
   template <class B>
   explicit Replays(B& b) : stream_(b.context().stream), log_(b.context().log), arena_(b.context().arena) {}

@@ -101,15 +101,10 @@ struct FewRowsFragment {
   }
 };
 
-/// Whether fewer registers suffice without leaving some in memory.
-[[nodiscard]] constexpr bool is_lean(FewRowsResult result) {
-  return result == FewRowsResult::Residual || result == FewRowsResult::Swiglu;
-}
-
 /// Grid: x over clusters of blocks, y over blocks of 8 RowTiles rows of x. With a residual or keys there are at least
 /// RowTiles parts: a warp finishes at most one fragment of a group, whose facts it has asked for before it multiplies.
 template <class Arch, FewRowsResult Result, int RowTiles>
-__global__ void __launch_bounds__(tuning::few_rows_bound(RowTiles, is_lean(Result)), 2)
+__global__ void __launch_bounds__(tuning::few_rows_bound(RowTiles, Result == FewRowsResult::Residual), 2)
     few_rows_kernel(__grid_constant__ View<bfloat16 const> const x, __grid_constant__ View<bfloat16 const> const weights,
                     __grid_constant__ FewRowsProblem<bfloat16> const problem, __grid_constant__ FewRowsTiles const tiles,
                     __grid_constant__ tuning::FewRowsPlan const plan) {

@@ -40,6 +40,7 @@ class FewRowsInput {
     first_unit_ = (rank * plan.chunks >> plan.cluster_shift) * units;
     begin_ = (part_ * plan.chunks >> FewRows::most_shift) * units + static_cast<int>(threadIdx.x) % kLanes;
     end_ = ((part_ + 1) * plan.chunks >> FewRows::most_shift) * units;
+    valid_ = static_cast<int>(x.cols) / kUnit;
   }
 
   /// Asks the second-level cache for the norm's weights.
@@ -47,7 +48,7 @@ class FewRowsInput {
     if (first_row_ != 0) return;
 #pragma unroll 1
     for (int unit = begin_; unit < end_; unit += kLanes) {
-      if (unit * kUnit < x_.cols) {
+      if (unit < valid_) {
         asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(norm + unit * kUnit)));
       }
     }
@@ -60,7 +61,7 @@ class FewRowsInput {
       bfloat16 const* const from = x_.row(from_row + row);
 #pragma unroll 1
       for (int unit = begin_; unit < end_; unit += kLanes) {
-        bool const inside = unit * kUnit < x_.cols;
+        bool const inside = unit < valid_;
         sm80::copy_async<16>(sm80::shared_address(place(row, unit)), inside ? from + unit * kUnit : from, inside);
       }
     }
@@ -73,19 +74,21 @@ class FewRowsInput {
 #pragma unroll 1
     for (int base = 0; base < rows; base += kRows * row_step_) {  // the same for all lanes: they meet in the sums
       float sums[kRows] = {};
+      bfloat16 const* const first_of_base = x_.row(from_row + base + first_row_);
+      Index const step = row_step_ * x_.stride;
 #pragma unroll 1
       for (int unit = begin_; unit < end_; unit += kUnits * kLanes) {
         uint4 factors[kUnits], values[kRows][kUnits];
 #pragma unroll
         for (int u = 0; u < kUnits; ++u) {
           int const at = unit + u * kLanes;
-          bool const inside = at < end_ && at * kUnit < x_.cols;
+          bool const inside = at < min(end_, valid_);
           factors[u] = inside ? *reinterpret_cast<uint4 const*>(norm + at * kUnit) : make_uint4(0U, 0U, 0U, 0U);
 #pragma unroll
           for (int r = 0; r < kRows; ++r) {
             int const row = base + first_row_ + r * row_step_;
             values[r][u] = inside && row < rows
-                               ? __ldcg(reinterpret_cast<uint4 const*>(x_.row(from_row + row) + at * kUnit))
+                               ? __ldcg(reinterpret_cast<uint4 const*>(first_of_base + r * step + at * kUnit))
                                : make_uint4(0U, 0U, 0U, 0U);
           }
         }
@@ -106,14 +109,16 @@ class FewRowsInput {
         }
       }
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        int const row = base + first_row_ + r * row_step_;
+      for (int distance = kLanes / 2; distance > 0; distance /= 2) {
 #pragma unroll
-        for (int distance = kLanes / 2; distance > 0; distance /= 2) {
-          sums[r] += __shfl_xor_sync(kAllLanes, sums[r], distance);
-        }
-        if (threadIdx.x % kLanes == 0 && row < rows) team.give_squares(part_, row, sums[r]);
+        for (float& sum : sums) sum += __shfl_xor_sync(kAllLanes, sum, distance);
       }
+      // A lane a row: what is given goes on its way at once.
+      int const lane = static_cast<int>(threadIdx.x) % kLanes, row = base + first_row_ + lane * row_step_;
+      float own = sums[0];
+#pragma unroll
+      for (int r = 1; r < kRows; ++r) own = lane == r ? sums[r] : own;
+      if (lane < kRows && row < rows) team.give_squares(part_, row, own);
     }
   }
 
@@ -138,6 +143,7 @@ class FewRowsInput {
   unsigned char* to_;
   int part_, first_row_, row_step_;
   int first_unit_, begin_, end_;  // units of a row
+  int valid_;                     // of the whole row; behind are zeros
 };
 
 }  // namespace mor::cuda

@@ -26,7 +26,7 @@ struct FewRows {
 };
 
 /// Registers of a thread of few_rows_kernel at most, and the number of threads a block that, with two blocks a
-/// multiprocessor, asks the compiler for that; or with `lean` for fewer, so that the next kernel finds room too.
+/// multiprocessor, asks the compiler for that; or with `lean` for fewer, so that the next kernel finds room.
 [[nodiscard]] constexpr int few_rows_registers(int row_tiles) { return row_tiles >= 8 ? 128 : 96; }
 [[nodiscard]] constexpr int few_rows_bound(int row_tiles, bool lean) {
   return row_tiles >= 8 ? 256 : row_tiles > 1 || !lean ? 320 : 384;
