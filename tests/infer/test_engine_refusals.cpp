@@ -73,7 +73,7 @@ TEST_CASE("an engine that would be too large for its tables is refused before me
   check_options([](ServedSetup& s) { s.options.slots = 1 << 18; }, invalid, "slots + prefill_rows");
   check_options([](ServedSetup& s) { s.options.prefill_rows = 1 << 19; }, invalid, "slots + prefill_rows");
   check_options([](ServedSetup& s) { s.model.transformer.max_position_embeddings = (1 << 24) + 1; }, invalid,
-                "context, rounded up");
+                "EngineOptions, context");
   check_options(
       [](ServedSetup& s) {
         s.model.transformer.max_position_embeddings = 1 << 20;
