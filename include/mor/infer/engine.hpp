@@ -72,7 +72,12 @@ class Engine {
            "a schedule whose recursions run the same layers, or FullDepthScheduler", "another schedule");
     }
     set_serving(true);
-    if (B::Replays::captures) reserve();
+    try {
+      if (B::Replays::captures) reserve();
+    } catch (...) {
+      set_serving(false);
+      throw;
+    }
   }
   Engine(Engine const&) = delete;
   Engine& operator=(Engine const&) = delete;
