@@ -88,8 +88,8 @@ TEST_CASE("host scratch of the head is known for whole and broken groups of rows
   }
 }
 
-TEST_CASE("host scratch of attention is known for grouped and odd heads") {
-  std::vector<Row> const offsets{0, 5, 150}, begins{0, 5};
+TEST_CASE("host scratch of attention is known for grouped and odd heads, side by side and in pages") {
+  std::vector<Row> const offsets{0, 5, 150}, begins{0, 5}, page_begins{0, 1}, pages{3, 2, 1, 0};
   std::vector<Row> limits;
   for (Row i = 0; i < 150; ++i) limits.push_back(i < 5 ? i + 1 : i - 4);
   for (auto const& shape : {mor::AttentionShape{4, 2, 8, 1.0}, mor::AttentionShape{15, 5, 64, 1.0},
@@ -101,6 +101,14 @@ TEST_CASE("host scratch of attention is known for grouped and odd heads") {
     Index const queries = shape.num_heads * shape.head_dim, kv = shape.num_kv_heads * shape.head_dim;
     check_same_peak([&](auto& b, auto& o) {
       b.attention(o.matrix(150, queries), o.matrix(150, kv), o.matrix(150, kv), keys(b), shape, o.matrix(150, queries),
+                  o.matrix(150, shape.num_heads));
+    });
+    check_same_peak([&](auto& b, auto& o) {
+      auto paged = keys(b);
+      paged.key_begin = b.upload(page_begins);
+      paged.page_size = 50;
+      paged.pages = b.upload(pages);
+      b.attention(o.matrix(150, queries), o.matrix(200, kv), o.matrix(200, kv), paged, shape, o.matrix(150, queries),
                   o.matrix(150, shape.num_heads));
     });
     check_same_peak([&](auto& b, auto& o) {

@@ -71,10 +71,11 @@ inline void attention(Context context, View<T const> q, View<T const> k, View<T 
   Scratch scratch(context);
   Index* const first_item = scratch.take<Index>(keys.num_sequences + 1);
   detail::AttentionPlan<T> const plan(keys, sizes, shape.num_kv_heads, threads, first_item);
-  Index const elements = detail::AttentionForward<T>::scratch_elements(sizes);
+  Index const elements = detail::AttentionForward<T>::scratch_elements(sizes, keys.page_size);
   T* const memory = scratch.take<T>(elements * context.threads);
   parallel_items(threads, plan.items(), [&](Index reversed, int thread) {
-    detail::AttentionForward<T> const worker(sizes, static_cast<T>(shape.scale), memory + elements * thread);
+    detail::AttentionForward<T> const worker(sizes, static_cast<T>(shape.scale), keys.page_size,
+                                             memory + elements * thread);
     plan.run(worker, plan.items() - 1 - reversed, q, k, v, out, lse);  // late blocks see the most keys: they start first
   });
 }

@@ -5,7 +5,8 @@
 ///
 /// A block is some consecutive queries of one sequence times all query heads of one key/value head, stacked as rows
 /// (query major), so that grouped heads share each read of a key. Tiles of keys start at multiples of the tile size from
-/// the sequence's first key, whatever the queries are: a query gives the same bits alone and in a whole prompt.
+/// the sequence's first key, whatever the queries are and wherever the keys lie: a query gives the same bits alone and in
+/// a whole prompt, over neighbouring keys and over pages of any size.
 #pragma once
 
 #include "mor/backend/host/context.hpp"
@@ -98,19 +99,32 @@ inline void gather_limits(KeyList const& keys, AttentionSizes<T> const& sizes, Q
   }
 }
 
-/// Keys of a tile of this list: no tile reaches over the end of a page.
-[[nodiscard]] inline Index keys_in_tile(KeyList const& keys) {
-  if (keys.page_size == 0) return kKeyTile;
-  Index tile = std::min(kKeyTile, keys.page_size);
-  while (keys.page_size % tile != 0) --tile;
-  return tile;
+/// How many keys of a sequence from `first` on, at most `most`, are neighbours in the storage.
+[[nodiscard]] inline Index count_neighbours(KeyList const& keys, Index sequence, Index first, Index most) {
+  if (keys.page_size == 0) return most;
+  Row const* page = keys.pages.data() + keys.key_begin[static_cast<std::size_t>(sequence)] + first / keys.page_size;
+  Index count = keys.page_size - first % keys.page_size;
+  for (; count < most && page[1] == page[0] + 1; ++page) count += keys.page_size;
+  return std::min(count, most);
 }
 
-/// The tile of keys or values that starts at key `first` of a sequence, as an operand [key, head_dim].
+/// Neighbouring keys or values from key `first` of a sequence on, as an operand [key, head_dim].
 template <class T>
 [[nodiscard]] inline Operand<T> key_tile(View<T const> storage, KeyList const& keys, AttentionSizes<T> const& sizes,
                                          QueryBlock const& block, Index first) {
   return operand(storage).at(key_row(keys, block.sequence, first), block.kv_head * sizes.head_dim);
+}
+
+/// Copies keys or values in pages, `width` numbers each from the block's head on, one after another.
+template <class T>
+inline void copy_tile(View<T const> storage, KeyList const& keys, AttentionSizes<T> const& sizes, QueryBlock const& block,
+                      Index first, Index count, Index width, T* copy) {
+  for (Index end = first + count; first < end;) {
+    Index const run = std::min(end - first, keys.page_size - first % keys.page_size);
+    T const* from = storage.row(key_row(keys, block.sequence, first)) + block.kv_head * sizes.head_dim;
+    for (Index i = 0; i < run; ++i, from += storage.stride) copy = std::copy_n(from, width, copy);
+    first += run;
+  }
 }
 
 /// How many keys of the tile at `first` any of some rows sees, at most `count`.

@@ -23,7 +23,8 @@ namespace mor::host::detail {
 template <class T>
 class AttentionForward {
  public:
-  AttentionForward(AttentionSizes<T> const& sizes, T scale, T* memory) : sizes_(sizes), scale_(scale) {
+  /// @param page_size  of the key list
+  AttentionForward(AttentionSizes<T> const& sizes, T scale, Index page_size, T* memory) : sizes_(sizes), scale_(scale) {
     auto const take = [&memory](Index count) { return std::exchange(memory, memory + round_up(count, 64)); };
     rows_ = take(sizes.block_rows * sizes.head_dim);
     packed_queries_ = take(sizes.block_rows * sizes.head_dim);
@@ -34,22 +35,25 @@ class AttentionForward {
     maxima_ = take(sizes.block_rows / kPanel * kLanes);
     totals_ = take(sizes.block_rows / kPanel * kLanes);
     limits_ = reinterpret_cast<Index*>(take(sizes.block_rows * kIndexElements));
+    if (!copies_tiles(page_size)) return;
+    for (T** copy : {&copied_keys_, &copied_values_}) *copy = take(copied_elements(sizes));
   }
-  [[nodiscard]] static Index scratch_elements(AttentionSizes<T> const& sizes) {
+  [[nodiscard]] static Index scratch_elements(AttentionSizes<T> const& sizes, Index page_size) {
     return 2 * round_up(sizes.block_rows * sizes.head_dim, 64) + round_up(sizes.head_dim * kKeyTile, 64) +
            round_up(kKeyTile * sizes.padded_dim, 64) + round_up(kLanes * kKeyTile, 64) +
            round_up(sizes.block_rows * sizes.padded_dim, 64) + 2 * round_up(sizes.block_rows / kPanel * kLanes, 64) +
-           round_up(sizes.block_rows * kIndexElements, 64);
+           round_up(sizes.block_rows * kIndexElements, 64) +
+           (copies_tiles(page_size) ? 2 * round_up(copied_elements(sizes), 64) : 0);
   }
 
   /// All of a block against one key/value head.
   void run(View<T const> q, View<T const> k, View<T const> v, KeyList const& keys, QueryBlock const& block, View<T> out,
            View<T> lse) {
     start(q, keys, block, 0);
-    Index const tile = keys_in_tile(keys);
-    for (Index first = 0; first < block.keys; first += tile) {
-      Index const count = std::min(tile, block.keys - first);
-      prepare_tile(key_tile(k, keys, sizes_, block, first), key_tile(v, keys, sizes_, block, first), count, false);
+    for (Index first = 0; first < block.keys; first += kKeyTile) {
+      Index const count = std::min(kKeyTile, block.keys - first);
+      find_pieces(k, v, keys, block, first, count, 1);
+      prepare_tile(0, false);
       for (Index row = 0; row < block.rows; row += kPanel) add_tile(row, std::min(kPanel, block.rows - row), first, count);
     }
     write(block, 0, out, lse);
@@ -71,15 +75,14 @@ class AttentionForward {
       block.kv_head = first_head + head;
       start(q, keys, block, head * kPanel);
     }
-    Index const tile = keys_in_tile(keys);
-    for (Index first = 0; first < block.keys; first += tile) {
-      Index const count = std::min(tile, block.keys - first);
+    for (Index first = 0; first < block.keys; first += kKeyTile) {
+      Index const count = std::min(kKeyTile, block.keys - first);
       block.kv_head = first_head;
-      read_through(key_tile(k, keys, sizes_, block, first), count, heads * sizes_.head_dim);
-      read_through(key_tile(v, keys, sizes_, block, first), count, heads * sizes_.head_dim);
+      find_pieces(k, v, keys, block, first, count, heads);
+      for (Index i = 0; i < num_pieces_; ++i) read_through(pieces_[i].keys, pieces_[i].count, heads * sizes_.head_dim);
+      for (Index i = 0; i < num_pieces_; ++i) read_through(pieces_[i].values, pieces_[i].count, heads * sizes_.head_dim);
       for (Index head = 0; head < heads; ++head) {
-        block.kv_head = first_head + head;
-        prepare_tile(key_tile(k, keys, sizes_, block, first), key_tile(v, keys, sizes_, block, first), count, true);
+        prepare_tile(head, true);
         add_tile(head * kPanel, block.rows, first, count);
       }
     }
@@ -94,6 +97,44 @@ class AttentionForward {
  private:
   static constexpr Index kLanes = Tile<T>::padded_rows;  ///< a panel's rows in whole packs
   static constexpr Index kIndexElements = static_cast<Index>(sizeof(Index) / sizeof(T));
+
+  /// Keys of a tile that are neighbours in memory. Those that lie as they came are one piece.
+  struct Piece {
+    Index first = 0;  ///< in the tile: a multiple of a register tile's columns, where the panels of the keys begin
+    Index count = 0;
+    Operand<T> keys, values;    ///< [key, head_dim] of the first head
+    T const* summed = nullptr;  ///< the values as the sums read them
+    Index stride = 0;           ///< from one key to the next
+    Index step = 0;             ///< from one column to the next, in whole register tiles
+  };
+  static constexpr Index kMostPieces = kKeyTile / TileShape<T>::cols;
+  static_assert(kKeyTile % TileShape<T>::cols == 0);
+
+  /// Whether pages may end where no panel of keys begins.
+  [[nodiscard]] static bool copies_tiles(Index page_size) { return page_size % TileShape<T>::cols != 0; }
+  /// Numbers of a tile's keys, or values, of as many heads as `run_heads` may take.
+  [[nodiscard]] static Index copied_elements(AttentionSizes<T> const& sizes) {
+    return kKeyTile * most_heads(sizes) * sizes.head_dim;
+  }
+
+  /// The pieces of the `count` keys from `first` on, of `heads` heads: those that no panels fit are copied to be one piece.
+  void find_pieces(View<T const> k, View<T const> v, KeyList const& keys, QueryBlock const& block, Index first, Index count,
+                   Index heads) {
+    num_pieces_ = 0;
+    for (Index at = 0; at < count;) {
+      Index const neighbours = count_neighbours(keys, block.sequence, first + at, count - at);
+      if (neighbours < count && copies_tiles(keys.page_size)) {
+        Index const width = heads * sizes_.head_dim;
+        copy_tile(k, keys, sizes_, block, first, count, width, copied_keys_);
+        copy_tile(v, keys, sizes_, block, first, count, width, copied_values_);
+        pieces_[num_pieces_++] = {0, count, {copied_keys_, width, 1}, {copied_values_, width, 1}};
+        return;
+      }
+      pieces_[num_pieces_++] = {at, neighbours, key_tile(k, keys, sizes_, block, first + at),
+                                key_tile(v, keys, sizes_, block, first + at)};
+      at += neighbours;
+    }
+  }
 
   /// Brings rows into the cache in the order of memory. Packing reads several rows at a time, which the processor's
   /// prefetchers do not follow: going through first makes decoding against a long list twice as fast.
@@ -115,20 +156,27 @@ class AttentionForward {
     std::fill_n(totals_ + lane, lanes, T(0));
   }
 
-  /// Packs the keys and values of a tile. Values that are used by one panel only are read where they are, if they fill
+  /// Packs a head's keys and values of a tile. Values that are used by one panel only are read where they are, if they fill
   /// register tiles.
-  void prepare_tile(Operand<T> k, Operand<T> v, Index count, bool once) {
-    pack_right(k.transposed(), count, sizes_.head_dim, packed_keys_);
-    if (once && sizes_.head_dim == sizes_.padded_dim) {
-      values_ = v.data;
-      values_stride_ = v.row_stride;
-      values_step_ = 1;
-      return;
+  void prepare_tile(Index head, bool once) {
+    Index const column = head * sizes_.head_dim;
+    for (Index i = 0; i < num_pieces_; ++i) {
+      Piece& piece = pieces_[i];
+      Operand<T> const values = piece.values.at(0, column);
+      pack_right(piece.keys.at(0, column).transposed(), piece.count, sizes_.head_dim,
+                 packed_keys_ + piece.first * sizes_.head_dim);
+      if (once && sizes_.head_dim == sizes_.padded_dim) {
+        piece.summed = values.data;
+        piece.stride = values.row_stride;
+        piece.step = 1;
+        continue;
+      }
+      T* const packed = packed_values_ + piece.first * sizes_.padded_dim;
+      pack_right(values, sizes_.head_dim, piece.count, packed);
+      piece.summed = packed;
+      piece.stride = TileShape<T>::cols;
+      piece.step = piece.count;
     }
-    pack_right(v, sizes_.head_dim, count, packed_values_);
-    values_ = packed_values_;
-    values_stride_ = TileShape<T>::cols;
-    values_step_ = count;
   }
 
   /// Adds the `count` keys of the tile at `first`, as far as it sees them, to a panel of rows.
@@ -147,8 +195,12 @@ class AttentionForward {
       softmax(row, std::min(height - lane, Pack<T>::size), lane, first, seen, corrections + lane);
     }
     for (Index e = 0; e < sizes_.padded_dim; e += cols) {
-      multiply_panels_apart<kLanes>(height, seen, static_cast<T const*>(scores_), values_ + e * values_step_, values_stride_,
-                                    tile);
+      for (Index i = 0; i < num_pieces_ && pieces_[i].first < seen; ++i) {
+        Piece const& piece = pieces_[i];
+        multiply_panels_apart<kLanes>(height, std::min(piece.count, seen - piece.first),
+                                      static_cast<T const*>(scores_) + piece.first * kLanes, piece.summed + e * piece.step,
+                                      piece.stride, tile, i > 0);
+      }
       for (Index i = 0; i < height; ++i) {
         T* const to = sums_ + (row + i) * sizes_.padded_dim + e;
         Pack<T> const correction(corrections[i]);
@@ -214,9 +266,9 @@ class AttentionForward {
   T scale_;
   T *rows_, *packed_queries_, *packed_keys_, *packed_values_, *scores_, *sums_, *maxima_, *totals_;
   Index* limits_;
-  T const* values_ = nullptr;
-  Index values_stride_ = 0;  ///< from one key to the next
-  Index values_step_ = 0;    ///< from one column to the next, in whole register tiles
+  T *copied_keys_ = nullptr, *copied_values_ = nullptr;
+  Piece pieces_[kMostPieces];
+  Index num_pieces_ = 0;
 };
 
 }  // namespace mor::host::detail

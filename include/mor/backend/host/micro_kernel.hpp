@@ -29,12 +29,19 @@ struct alignas(64) Tile {
 
 namespace detail {
 /// tile = a b for the first `Rows` rows of panel `a` (depth major, `Stride` apart) and panel `b` (depth major, `b_stride`
-/// apart).
+/// apart); with `goes_on`, the sums that are in the tile go on.
 template <Index Rows, Index Stride, class T>
-inline void multiply_panels(Index depth, T const* a, T const* b, Index b_stride, Tile<T>& tile) {
+inline void multiply_panels(Index depth, T const* a, T const* b, Index b_stride, Tile<T>& tile, bool goes_on) {
   Pack<T> sums[Rows][2];
 #pragma GCC unroll 16
   for (Index i = 0; i < Rows; ++i) sums[i][0] = sums[i][1] = Pack<T>(T(0));
+  if (goes_on) {
+#pragma GCC unroll 16
+    for (Index i = 0; i < Rows; ++i) {
+      sums[i][0] = load(static_cast<T const*>(&tile.values[i][0]));
+      sums[i][1] = load(static_cast<T const*>(&tile.values[i][Pack<T>::size]));
+    }
+  }
 #pragma GCC unroll 4
   for (Index k = 0; k < depth; ++k) {
     Pack<T> const left = load(b);
@@ -57,13 +64,14 @@ inline void multiply_panels(Index depth, T const* a, T const* b, Index b_stride,
 }  // namespace detail
 
 /// tile = a b over `depth`, where the rows of panel `a` are `Stride` apart. The first `rows` rows of the tile are wanted,
-/// the others may stay undefined.
+/// the others may stay undefined. With `goes_on` the sums in the tile go on: a depth in parts gives the bits of the whole.
 template <Index Stride, class T>
-inline void multiply_panels_apart(Index rows, Index depth, T const* a, T const* b, Index b_stride, Tile<T>& tile) {
-  if (rows == 1) return detail::multiply_panels<1, Stride>(depth, a, b, b_stride, tile);
-  if (rows == 2) return detail::multiply_panels<2, Stride>(depth, a, b, b_stride, tile);
-  if (rows <= 4) return detail::multiply_panels<4, Stride>(depth, a, b, b_stride, tile);
-  detail::multiply_panels<TileShape<T>::rows, Stride>(depth, a, b, b_stride, tile);
+inline void multiply_panels_apart(Index rows, Index depth, T const* a, T const* b, Index b_stride, Tile<T>& tile,
+                                  bool goes_on = false) {
+  if (rows == 1) return detail::multiply_panels<1, Stride>(depth, a, b, b_stride, tile, goes_on);
+  if (rows == 2) return detail::multiply_panels<2, Stride>(depth, a, b, b_stride, tile, goes_on);
+  if (rows <= 4) return detail::multiply_panels<4, Stride>(depth, a, b, b_stride, tile, goes_on);
+  detail::multiply_panels<TileShape<T>::rows, Stride>(depth, a, b, b_stride, tile, goes_on);
 }
 
 /// The same for a packed panel.

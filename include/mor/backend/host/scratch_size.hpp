@@ -19,8 +19,8 @@
 
 namespace mor::host {
 
-/// For `Backend<T>` with this number of threads. An operation has a `name` and `shapes` with `rows` and `cols`, in the
-/// order of the verb's arguments, as `trace::Operation` does.
+/// For `Backend<T>` with this number of threads. An operation has a `name`, `shapes` with `rows` and `cols`, in the order
+/// of the verb's arguments, and the `page_size` of an attention, as `trace::Operation` does.
 template <class T>
 class ScratchSize {
  public:
@@ -42,7 +42,8 @@ class ScratchSize {
     if (name == "rms_norm_backward") return elements(divide_up(s[1].rows, 64) * round_up(s[1].cols, 64));
     if (name == "attention") {
       return room<Index>(s[3].rows + 1) +
-             elements(detail::AttentionForward<T>::scratch_elements(sizes(s[0], s[1], s[5])) * threads_);
+             elements(detail::AttentionForward<T>::scratch_elements(sizes(s[0], s[1], s[5]), operation.page_size) *
+                      threads_);
     }
     if (name == "attention_backward") {
       return elements(detail::AttentionBackward<T>::scratch_elements(sizes(s[0], s[1], s[5])) * threads_);
