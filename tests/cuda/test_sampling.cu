@@ -103,8 +103,44 @@ TEST_CASE("the device draws the host's tokens from rows as long as vocabularies"
     require_same(draw_on_device<cuda::Sm90>(device, cases), expected, cases);
     require_same(draw_on_device<cuda::Sm80>(device, cases), expected, cases);  // long rows: read in every pass
   }
-  // Longer than the shared memory of a cluster.
-  auto const cases = sample_cases(24, 500000, 1);
+  // Where 32 bits stop to hold a block's sums, a real vocabulary beyond, and longer than the shared memory of a cluster.
+  for (Index const columns : {262143, 262144, 262208, 500000}) {
+    auto const cases = sample_cases(24, columns, 1);
+    auto const expected = draw_on_host(cases);
+    require_same(draw_on_device<cuda::Sm90>(device, cases), expected, cases);
+    require_same(draw_on_device<cuda::Sm80>(device, cases), expected, cases);
+  }
+}
+
+TEST_CASE("the device draws the host's tokens from a vocabulary whose tokens all weigh the most", "[cuda]") {
+  Device device;
+  for (Index const columns : {262144, 262208, 522240}) {  // the last is all that one block takes
+    SampleCases cases;
+    cases.rows = 8;
+    cases.columns = columns;
+    cases.logits.assign(static_cast<std::size_t>(cases.rows * columns), 1.5F);
+    for (Index i = 0; i < cases.rows; ++i) {
+      SamplingRule rule;
+      rule.seed = static_cast<std::uint64_t>(i);
+      rule.temperature = i == 0 ? 0.0F : 0.9F;
+      rule.top_k = i < 4 ? 0 : static_cast<Row>(columns - i);
+      rule.top_p = i % 4 == 1 ? 1.0F : i % 4 == 2 ? 0.5F : 0.999F;
+      cases.rules.push_back(rule);
+    }
+    auto const expected = draw_on_host(cases);
+    require_same(draw_on_device<cuda::Sm80>(device, cases), expected, cases);
+    require_same(draw_on_device<cuda::Sm90>(device, cases), expected, cases);
+  }
+}
+
+TEST_CASE("a vocabulary that is too large for one block is refused where a row has only one", "[cuda][quick]") {
+  Device device;
+  SampleCases cases;
+  cases.rows = 1;
+  cases.columns = Index{1} << 19;
+  cases.logits.assign(static_cast<std::size_t>(cases.columns), 0.5F);
+  cases.rules.emplace_back();
+  REQUIRE_THROWS_AS(draw_on_device<cuda::Sm80>(device, cases), mor::error);
   require_same(draw_on_device<cuda::Sm90>(device, cases), draw_on_host(cases), cases);
 }
 
@@ -211,7 +247,7 @@ TEST_CASE("a penalty that makes logits infinite leaves the device the host's law
     }
     auto const expected = draw_on_host(cases);
     require_same(draw_on_device<cuda::Sm90>(device, cases), expected, cases);
-    if (columns < 262144) require_same(draw_on_device<cuda::Sm80>(device, cases), expected, cases);  // one block a row
+    require_same(draw_on_device<cuda::Sm80>(device, cases), expected, cases);
   }
 }
 

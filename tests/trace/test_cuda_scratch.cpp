@@ -189,12 +189,13 @@ TEST_CASE("sampling takes no scratch: a row's blocks hold it in their shared mem
   CHECK(t.scratch() == 0);
   constexpr Index shared = 227 * 1024;
   for (Index const rows : {1, 40, 1000}) {
-    for (Index const vocabulary : {1, 511, 512, 513, 32000, 49152, 151936, 400000, 500000}) {
+    for (Index const vocabulary : {1, 511, 512, 513, 32000, 49152, 151936, 262208, 400000, 522240}) {
       for (bool const clusters : {false, true}) {
         CAPTURE(rows, vocabulary, clusters);
         tuning::SamplePlan const plan(rows, vocabulary, clusters, 132, shared);
         CHECK(plan.part() * plan.blocks >= vocabulary);
         CHECK(plan.span % 32 == 0);
+        CHECK(plan.part() < tuning::kSampleMostPart);
         CHECK(plan.blocks <= (clusters ? tuning::kSampleMostBlocks : 1));
         CHECK(plan.shared_bytes() + tuning::kSampleSmallBytes <= shared);
         CHECK(plan.resident == (vocabulary <= (clusters ? 400000 : 50000)));

@@ -90,39 +90,45 @@ __device__ SampleCut select_likeliest(RowPart& row, WeightSum target, float lowe
   std::uint32_t mask = 0, prefix = 0;
   for (int pass = 0; pass < 5; ++pass) {
     int const shift = 32 - kDigitBits * pass;
-    for (int i = thread; i < pieces * kDigits; i += tuning::kSampleThreads) shared.parts[i / kDigits][i % kDigits] = 0;
-    __syncthreads();
-    for (int at = row.own_begin(); at < row.end; at += RowPart::step) {
-      float four[4];
-      row.read_values(at, four);
+    WeightSum sum = 0;  // of the digit that is the thread's number
+    int const rounds = ByWeight ? row.rounds() : 1;
+    for (int round = 0; round < rounds; ++round) {
+      if (round > 0) __syncthreads();  // all have read the sums of the last one
+      for (int i = thread; i < pieces * kDigits; i += tuning::kSampleThreads) shared.parts[i / kDigits][i % kDigits] = 0;
+      __syncthreads();
+      int const done = round * static_cast<int>(tuning::kSampleRound);
+      int const end = round + 1 < rounds ? min(row.begin + done + static_cast<int>(tuning::kSampleRound), row.end) : row.end;
+      for (int at = row.own_begin() + done; at < end; at += RowPart::step) {
+        float four[4];
+        row.read_values(at, four);
 #pragma unroll
-      for (float const value : four) {
-        float const power = row.power(value);
-        if (!(power >= lowest) || !group.hold(power)) continue;
-        unsigned digit = power_digit(power);
-        if (pass > 0) {
-          std::uint32_t const key = math::ordered_key(value);
-          if ((key & mask) != prefix) continue;
-          digit = kDigits - 1U - (key >> static_cast<unsigned>(shift) & (kDigits - 1U));
-        }
-        if constexpr (ByWeight) {
-          WeightSum const weight = share_weight(power_share(power));
-          atomicAdd(&shared.parts[0][digit], static_cast<unsigned>(weight & 0x1fffU));
-          atomicAdd(&shared.parts[1][digit], static_cast<unsigned>(weight >> 13U & 0x1fffU));
-          atomicAdd(&shared.parts[2][digit], static_cast<unsigned>(weight >> 26U));
-        } else {
-          atomicAdd(&shared.parts[0][digit], 1U);
+        for (float const value : four) {
+          float const power = row.power(value);
+          if (!(power >= lowest) || !group.hold(power)) continue;
+          unsigned digit = power_digit(power);
+          if (pass > 0) {
+            std::uint32_t const key = math::ordered_key(value);
+            if ((key & mask) != prefix) continue;
+            digit = kDigits - 1U - (key >> static_cast<unsigned>(shift) & (kDigits - 1U));
+          }
+          if constexpr (ByWeight) {
+            WeightSum const weight = share_weight(power_share(power));
+            atomicAdd(&shared.parts[0][digit], static_cast<unsigned>(weight & 0x1fffU));
+            atomicAdd(&shared.parts[1][digit], static_cast<unsigned>(weight >> 13U & 0x1fffU));
+            atomicAdd(&shared.parts[2][digit], static_cast<unsigned>(weight >> 26U));
+          } else {
+            atomicAdd(&shared.parts[0][digit], 1U);
+          }
         }
       }
-    }
-    __syncthreads();
-    if (thread < kDigits) {
-      WeightSum sum = shared.parts[0][thread];
+      __syncthreads();
+      if (thread >= kDigits) continue;
+      sum += shared.parts[0][thread];
       if constexpr (ByWeight) {
         sum += (WeightSum{shared.parts[1][thread]} << 13U) + (WeightSum{shared.parts[2][thread]} << 26U);
       }
-      (row.alone() ? shared.totals : shared.digits[pass & 1])[thread] = sum;
     }
+    if (thread < kDigits) (row.alone() ? shared.totals : shared.digits[pass & 1])[thread] = sum;
     row.barrier();
     if (!row.alone()) {
       if (thread < kDigits) shared.totals[thread] = sum_of_blocks(row, &shared.digits[pass & 1][thread]);

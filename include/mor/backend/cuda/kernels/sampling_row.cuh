@@ -49,8 +49,9 @@ class SampleRow : public SampleBlocks<Cluster> {
     length = min(max(static_cast<int>(arguments.logits.cols) - first_token, 0), part);
     logits = arguments.logits.row(row) + first_token;
     values = reinterpret_cast<float*>(dynamic);
-    begin = warp() * arguments.span;
-    end = min(begin + arguments.span, length);
+    span = arguments.span;
+    begin = warp() * span;
+    end = min(begin + span, length);
     auto const thread = static_cast<unsigned>(threadIdx.x);
     if (thread < sizeof(SamplingRule) / 4)
       shared.rule[thread] = reinterpret_cast<unsigned const*>(arguments.rules + row)[thread];
@@ -58,6 +59,11 @@ class SampleRow : public SampleBlocks<Cluster> {
   }
 
   [[nodiscard]] __device__ __forceinline__ int own_begin() const { return begin + 4 * lane(); }
+  /// Rounds in which the block reads its part so that 32 bits hold the sums of digits of each.
+  [[nodiscard]] __device__ __forceinline__ int rounds() const {
+    constexpr auto most = static_cast<int>(tuning::kSampleRound);
+    return Resident ? 1 : (span + most - 1) / most;
+  }
   [[nodiscard]] __device__ __forceinline__ SamplingRule const& rule() const {
     return *reinterpret_cast<SamplingRule const*>(shared.rule);
   }
@@ -182,13 +188,14 @@ class SampleRow : public SampleBlocks<Cluster> {
 
   /// From now on a list of `count` values, which this block has alone.
   __device__ void become_list(int count) {
-    blocks = 1, rank = 0, first_token = 0, length = count, listed = true;
-    begin = warp() * step;
-    end = min(begin + step, length);
+    blocks = 1, rank = 0, first_token = 0, length = count, listed = true, span = step;
+    begin = warp() * span;
+    end = min(begin + span, length);
   }
 
   int row;
   int first_token, length;  ///< of the part
+  int span;                 ///< logits of a warp
   int begin, end;           ///< of the warp's logits within the part
   float const* logits;      ///< of the part
   float* values;  ///< the same under the penalty, where resident; else a bit for each whose token is in the history

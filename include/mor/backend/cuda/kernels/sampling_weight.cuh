@@ -59,7 +59,7 @@ __device__ __forceinline__ void add_share(double& sum, float share) {
   return static_cast<float>(weight) * (1.0F / static_cast<float>(math::kLargestSampleWeight));
 }
 
-/// The sum over a warp, in every lane: of 32 values up to 2^52, or of 16 up to 2^54.
+/// The sum over a warp, in every lane, of values that sum to less than 2^59.
 [[nodiscard]] __device__ __forceinline__ WeightSum sum_over_warp(WeightSum value) {
   constexpr unsigned bits = 27;
   unsigned const low = __reduce_add_sync(kAllLanes, static_cast<unsigned>(value) & ((1U << bits) - 1U));

@@ -21,8 +21,9 @@ namespace mor::cuda {
 
 /// Floor: 4 N V bytes. On Hopper a cluster of up to 8 blocks has a row in its shared memory and reads it once, up to
 /// 400 thousand logits; elsewhere a block has a row, and reads a long one several times. Nothing waits, nothing is
-/// sorted; the number of blocks changes no bit. Where `count` is given, in device memory, only that many rows are drawn
-/// from, and the results of the others are not written.
+/// sorted; the number of blocks changes no bit. Throws Unsupported where a block would have 2^19 logits or more. Where
+/// `count` is given, in device memory, only that many rows are drawn from, and the results of the others are not
+/// written.
 template <class Arch>
 inline void sample(Context const& context, View<float const> logits, std::span<SamplingRule const> rules,
                    std::span<Token const> history, std::span<Token> tokens, std::span<float> log_probabilities,

@@ -19,8 +19,10 @@ inline constexpr int kSampleMostBlocks = 8;
 inline constexpr Index kSamplePart = 24576;
 /// Shared memory of a block beside its logits.
 inline constexpr Index kSampleSmallBytes = 16 * 1024;
-/// Sums of digits of weights in 32 bits hold for fewer logits a block than this.
-inline constexpr Index kSampleMostPart = Index{1} << 18;
+/// Sums of weights over a warp hold for fewer logits a block than this.
+inline constexpr Index kSampleMostPart = Index{1} << 19;
+/// Logits of a warp that a block reads between two looks at its sums of digits of weights, a few less than 32 bits hold.
+inline constexpr Index kSampleRound = (Index{1} << 18) / kSampleWarps - kSampleStep;
 
 /// Likeliest tokens that one block can sort out alone, how many of them top-p asks for, and up to how many are compared
 /// each with each.
