@@ -12,13 +12,15 @@ exec </dev/null
 
 PACKAGES=(cmake ninja-build g++ clang libeigen3-dev catch2 libbenchmark-dev libcli11-dev nlohmann-json3-dev libomp-dev
           python3 python3-numpy ccache dict-jargon libclang-rt-14-dev libcpp-httplib-dev pkg-config)
+BROWSER=chromium-headless-shell  # shows the server's page to a test; 100 MB. Not every distribution has it
 CORE_TARGETS=(core math io policy)  # what MOR_TEST_SANITIZE=1 adds: folders whose sanitizer build takes a minute or two
 passed=0 failed=0 skipped=0
 
+# Installs what is missing of the packages named: all of it or nothing.
 install_packages() {
   local missing=() package
-  command -v dpkg-query >/dev/null || { echo "No dpkg here: install by hand what is missing of: ${PACKAGES[*]}"; return; }
-  for package in "${PACKAGES[@]}"; do
+  command -v dpkg-query >/dev/null || { echo "No dpkg here: install by hand what is missing of: $*"; return; }
+  for package in "$@"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
   done
   [ ${#missing[@]} -eq 0 ] && return
@@ -75,7 +77,8 @@ case "${1:-}" in
 esac
 
 start=$SECONDS
-install_packages
+install_packages "${PACKAGES[@]}"
+install_packages "$BROWSER"
 if [ "$sanitize" -eq 1 ]; then
   build asan && run_tests asan
 else

@@ -15,7 +15,8 @@ import urllib.request
 
 def find_browser():
     """The path of Chromium or Chrome, if there is one."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    names = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 class Page:
