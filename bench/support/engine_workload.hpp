@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// What the benchmarks of the serving engine share: a seeded list of requests, a model whose router has been trained, and
-/// one run with its figures and floors (mor-spec 7.4).
+/// A seeded list of requests, and one run of the serving engine with its figures and floors (mor-spec 7.4).
 #pragma once
 
-#include "model_shapes.hpp"
+#include "made_up_text.hpp"
 
 #include "mor/core/philox.hpp"
 #include "mor/infer/engine.hpp"
-#include "mor/train/adamw.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -25,11 +24,14 @@ struct WorkloadShape {
   Index prompt_tokens = 1;      ///< of each request
   double new_tokens_mean = 256.0, new_tokens_deviation = 64.0;
   Index longest = 2047;
+  std::uint64_t series = 10524;  ///< another one is another list of the same kind
+  double threshold = 0.0;        ///< of the router, in every request
 };
 
 [[nodiscard]] inline std::vector<infer::Request> make_workload(WorkloadShape const& shape, Index vocab_size) {
   std::vector<infer::Request> requests(static_cast<std::size_t>(shape.requests));
-  Philox const random{stream_key(2507, 10524)};
+  Philox const random{stream_key(2507, shape.series)};
+  MadeUpText const text(vocab_size);
   for (std::size_t i = 0; i < requests.size(); ++i) {
     auto const block = random.block(i, 0);
     double const u = uniform01(block[0]), v = uniform01(block[1]);
@@ -37,40 +39,11 @@ struct WorkloadShape {
     auto& request = requests[i];
     double const wanted = std::round(shape.new_tokens_mean + shape.new_tokens_deviation * normal);
     request.max_new_tokens = std::clamp(static_cast<Index>(wanted), Index{1}, shape.longest - shape.prompt_tokens);
-    for (Index p = 0; p < shape.prompt_tokens; ++p) {
-      request.prompt.push_back(static_cast<Token>((static_cast<Index>(i) * 7919 + p * 104729) % vocab_size));
-    }
-    request.sampling.seed = i;
+    request.prompt = text.tokens(shape.series, i, shape.prompt_tokens);
+    request.sampling.seed = shape.series + i;
+    request.depth.threshold = shape.threshold;
   }
   return requests;
-}
-
-/// Trains for a while on a made-up text, a chain of tokens that each have a few likely successors: enough for a router to
-/// learn which tokens it keeps, so that the threshold rule of decoding gives about the shares of training.
-template <class Model, class B>
-void train_router(Model& model, B& backend, Index steps, Index sequences, Index length) {
-  model.parameters().enable_gradients();
-  train::Adamw<B> optimizer(backend, model.parameters(), {});
-  Philox const random{stream_key(1, 2)};
-  Index const vocabulary = model.config().transformer.vocab_size;
-  TrainingRows rows(sequences, length, vocabulary);
-  for (Index step = 0; step < steps; ++step) {
-    Token token = 0;
-    for (std::size_t i = 0; i < rows.tokens.size(); ++i) {
-      auto const draw = random.block(static_cast<std::uint64_t>(step) << 32 | i, 7)[0];
-      rows.tokens[i] = token;
-      token = static_cast<Token>((Index{token} * 31 + 17 + static_cast<Index>(draw % 5) * 101) % std::min<Index>(vocabulary, 4096));
-      rows.targets[i] = token;
-    }
-    model.parameters().zero_gradients();
-    LossWeights const weights{1.0 / static_cast<double>(rows.tokens.size()), 1.0};
-    TrainingProgress progress;
-    progress.forward_calls = step + 1;
-    model.forward_backward(rows.batch(), rows.targets, progress, weights);
-    optimizer.add_loss(model.losses(), weights.language_model);
-    optimizer.step(1e-3 * std::min(1.0, 0.1 * static_cast<double>(step + 1)));
-  }
-  backend.synchronize();
 }
 
 /// Bytes that serving must move, from the shapes and the depths that were taken.
@@ -115,11 +88,12 @@ struct ServingBytes {
 
 /// One run's figures. Times in seconds.
 struct ServingRun {
-  double seconds = 0.0, tokens = 0.0, mean_depth = 0.0;
+  double seconds = 0.0, tokens = 0.0, prompt_tokens = 0.0, mean_depth = 0.0;
+  std::vector<double> shares;                          ///< [Nr] of the tokens that were read, those that entered each recursion
   double rows_per_recursion = 0.0, useful_rows = 0.0;  ///< rows of a launch; the real ones' share
   double floor_seconds = 0.0;                          ///< at the measured bandwidth, with every place filled
   double first_token_median = 0.0, first_token_99 = 0.0, token_median = 0.0, token_99 = 0.0;
-  infer::EngineStatistics statistics;
+  Index preempted = 0;
 };
 
 [[nodiscard]] inline double percentile(std::vector<double>& values, double share) {
@@ -130,13 +104,12 @@ struct ServingRun {
 }
 
 /// Serves the list: `clients` of them at once, each with its next request as soon as it has an answer. Everything is timed:
-/// keys written, routing, sampling, admission and the host's bookkeeping.
-template <class Engine, class Model>
+/// keys written, routing, sampling, admission and the host's bookkeeping. @param clock  a call gives seconds
+template <class Engine, class Model, class Clock>
 [[nodiscard]] ServingRun serve(Engine& engine, Model const& model, std::vector<infer::Request> const& requests, Index clients,
-                               double bandwidth) {
-  using Clock = std::chrono::steady_clock;
+                               double bandwidth, Clock const& clock) {
   struct Times {
-    Clock::time_point submitted, last;
+    double submitted = 0.0, last = 0.0;
     bool first = true;
   };
   std::unordered_map<infer::RequestId, Times> open;
@@ -145,16 +118,16 @@ template <class Engine, class Model>
   double keys = 0.0;
   auto const before = engine.statistics();
   std::size_t next = 0;
-  auto const start = Clock::now();
+  double const start = clock();
   auto const submit = [&] {
     if (next == requests.size()) return;
     auto const id = engine.submit(requests[next++]);
-    open[id] = {Clock::now(), {}, true};
+    open[id] = {clock(), 0.0, true};
   };
   for (Index i = 0; i < clients; ++i) submit();
   while (!open.empty()) {
     auto const events = engine.step();
-    auto const now = Clock::now();
+    double const now = clock();
     for (auto const& event : events) {
       auto& times = open.at(event.request);
       if (event.kind == infer::EventKind::Finished) {
@@ -164,21 +137,27 @@ template <class Engine, class Model>
         continue;
       }
       run.tokens += 1.0;
-      auto const since = std::chrono::duration<double>(now - (times.first ? times.submitted : times.last)).count();
-      (times.first ? first_token : between).push_back(since);
+      (times.first ? first_token : between).push_back(now - (times.first ? times.submitted : times.last));
       times.first = false;
       times.last = now;
     }
   }
-  run.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  run.statistics = engine.statistics();
-  auto const rows = static_cast<double>(run.statistics.recursion_rows - before.recursion_rows);
-  auto const launched = static_cast<double>(run.statistics.launched_rows - before.launched_rows);
+  run.seconds = clock() - start;
+  auto const after = engine.statistics();
+  auto const rows = static_cast<double>(after.recursion_rows - before.recursion_rows);
+  auto const launched = static_cast<double>(after.launched_rows - before.launched_rows);
   double read = 0.0;
-  for (std::size_t d = 0; d < before.depths.size(); ++d) read += static_cast<double>(run.statistics.depths[d] - before.depths[d]);
+  run.shares.assign(before.depths.size() - 1, 0.0);
+  for (std::size_t d = before.depths.size(); d-- > 0;) {
+    read += static_cast<double>(after.depths[d] - before.depths[d]);
+    if (d > 0) run.shares[d - 1] = read;  // who took d recursions or more
+  }
+  for (double& share : run.shares) share /= read;
   run.mean_depth = rows / read;
-  run.rows_per_recursion = rows / static_cast<double>(run.statistics.ticks - before.ticks);
+  run.rows_per_recursion = rows / static_cast<double>(after.ticks - before.ticks);
   run.useful_rows = rows / launched;
+  run.prompt_tokens = static_cast<double>(after.prompt_tokens - before.prompt_tokens);
+  run.preempted = after.preempted - before.preempted;
   auto const bytes = ServingBytes::of(model);
   auto const places = static_cast<double>(std::min(engine.options().slots, clients));
   run.floor_seconds = (rows / places * bytes.block + run.tokens / places * bytes.ends + keys * bytes.keys) / bandwidth;
@@ -194,7 +173,9 @@ template <class State>
 void report_run(State& state, ServingRun const& run) {
   state.SetIterationTime(run.seconds);
   state.counters["tok/s"] = run.tokens / run.seconds;
+  if (run.prompt_tokens > 2.0 * run.tokens) state.counters["read/s"] = (run.prompt_tokens + run.tokens) / run.seconds;
   state.counters["depth"] = run.mean_depth;
+  for (std::size_t r = 1; r < run.shares.size(); ++r) state.counters["share_" + std::to_string(r + 1)] = run.shares[r];
   state.counters["floor_share"] = run.floor_seconds / run.seconds;
   state.counters["rows"] = run.rows_per_recursion;
   state.counters["useful"] = run.useful_rows;
@@ -202,7 +183,7 @@ void report_run(State& state, ServingRun const& run) {
   state.counters["ttft99_ms"] = 1e3 * run.first_token_99;
   state.counters["tpot_ms"] = 1e3 * run.token_median;
   state.counters["tpot99_ms"] = 1e3 * run.token_99;
-  state.counters["preempted"] = static_cast<double>(run.statistics.preempted);
+  state.counters["preempted"] = static_cast<double>(run.preempted);
 }
 
 }  // namespace mor::bench
