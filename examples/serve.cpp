@@ -38,7 +38,7 @@ void add_options(CLI::App& app, ServeFlags& flags) {
   auto const add = [&](char const* name, Index& value, char const* help) {
     app.add_option(name, value, help)->capture_default_str()->group(group);
   };
-  add("--cache-megabytes", flags.cache_megabytes, "for keys and values; 0: what every slot can need");
+  add("--cache-megabytes", flags.cache_megabytes, "for keys and values; 0: what every slot can need, and a quarter more for kept prompts");
   add("--prefill-chunk", flags.prefill_chunk, "tokens of a prompt that are read at once");
   app.add_flag("--no-prefix-cache", flags.no_prefix_cache, "forget prompts instead of keeping their keys")
       ->group(group);

@@ -5,7 +5,6 @@
 #pragma once
 
 #include "common/forecast.hpp"
-#include "common/named_schedule.hpp"
 #include "mor/backend/cuda/scratch_size.hpp"
 #include "mor/backend/cuda/tuning/blas.hpp"
 #include "mor/backend/host/parallel.hpp"
@@ -15,6 +14,7 @@
 #include "mor/core/dtype.hpp"
 #include "mor/model/recursive_transformer.hpp"
 #include "mor/policy/cache.hpp"
+#include "mor/policy/sharing.hpp"
 #include "mor/train/adamw.hpp"
 
 #include <vector>
@@ -75,7 +75,7 @@ void forecast_depths(mor::ModelConfig const& config, ForecastBatch const& data, 
   mor::trace::Options options;
   options.assumed_depth = mor::trace::AssumedDepth::Uniform;
   B backend(options);
-  mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), named_schedule(config));
+  mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), mor::named_schedule(config));
   model.parameters().enable_gradients();
   TracedStep const usual = trace_step(model, data, {});
   // Expert choice keeps its shares whatever is assumed; the beginning of a capacity warm-up keeps all.
@@ -92,7 +92,7 @@ template <class Router, class Cache, class Scalar>
 [[nodiscard]] Forecast forecast_of(mor::ModelConfig const& config, ForecastOptions const& options) {
   using B = mor::trace::Backend<Scalar, float>;
   B backend(trace_options<Scalar>(options.device));
-  mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), named_schedule(config));
+  mor::RecursiveModel<Router, Cache, B> model(backend, config, Router(config.recursion), mor::named_schedule(config));
   Forecast forecast;
   forecast.parameters = model.parameters().layout().total_size();
   forecast.weight_bytes = backend.persistent_bytes();

@@ -7,9 +7,9 @@
 
 #include "common/any_model.hpp"
 #include "common/engine_holder.hpp"
-#include "common/named_schedule.hpp"
 #include "mor/model/recursive_transformer.hpp"
 #include "mor/policy/cache.hpp"
+#include "mor/policy/sharing.hpp"
 
 #include <memory>
 #include <optional>
@@ -50,7 +50,7 @@ class ModelHolder final : public AnyModel {
   ModelHolder(mor::ModelConfig const& config, BackendSettings<Options> const& settings)
       : backend_name_(settings.name),
         backend_(settings.options),
-        model_(backend_, config, Router(config.recursion), named_schedule(config)) {}
+        model_(backend_, config, Router(config.recursion), mor::named_schedule(config)) {}
 
   mor::ModelConfig const& config() const override { return model_.config(); }
   mor::LayerSchedule const& schedule() const override { return model_.schedule(); }

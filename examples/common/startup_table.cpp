@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/startup_table.hpp"
 
-#include "common/named_schedule.hpp"
 #include "mor/core/capacity.hpp"
 #include "mor/core/config_text.hpp"
+#include "mor/policy/sharing.hpp"
 #include "mor/train/number_text.hpp"
 #include "mor/train/progress_line.hpp"
 
@@ -94,7 +94,7 @@ ParameterCounts count_parameters(mor::ModelConfig const& config, Index unique) {
                         3 * t.hidden_size * t.intermediate_size + 2 * t.hidden_size;
   ParameterCounts counts;
   counts.unique = unique;
-  counts.unrolled = unique + (config.num_hidden_layers - named_schedule(config).num_parameter_sets()) * a_layer;
+  counts.unrolled = unique + (config.num_hidden_layers - mor::named_schedule(config).num_parameter_sets()) * a_layer;
   counts.embedding = t.vocab_size * t.hidden_size * (t.tie_word_embeddings ? 1 : 2);
   return counts;
 }
@@ -102,7 +102,7 @@ ParameterCounts count_parameters(mor::ModelConfig const& config, Index unique) {
 std::string model_table(mor::ModelConfig const& config, Forecast const& forecast) {
   auto const counts = count_parameters(config, forecast.parameters);
   return line("model", policies(config.recursion)) +
-         line("layers", layers(config, named_schedule(config).num_parameter_sets())) +
+         line("layers", layers(config, mor::named_schedule(config).num_parameter_sets())) +
          line("width", widths(config.transformer)) +
          line("parameters", count_text(counts.unique) + " (" + count_text(counts.embedding) + " of them embedding), " +
                                 count_text(counts.unrolled) + " as unrolled");

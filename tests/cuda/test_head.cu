@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/blas_device.cuh"
 #include "cuda/device.cuh"
 #include "cuda/oracle.hpp"
 
@@ -17,10 +18,8 @@ namespace {
 template <class T>
 void check_head(Index rows, Index size, Index vocabulary, Index padding) {
   CAPTURE(rows, size, vocabulary, padding);
-  test::Device device;
-  cuda::Blas blas(device.memory(), device.facts(), {});
-  cuda::Context context = device.context();
-  context.blas = &blas;
+  test::BlasDevice device;
+  cuda::Context const context = device.blas_context();
   double const weight = 0.125;
   auto const x = test::random_values<T>(rows * size, 1), w = test::random_values<T>(vocabulary * size, 2);
   auto const before = test::random_values<float>(vocabulary * size, 3);

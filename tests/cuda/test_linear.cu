@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/blas_device.cuh"
 #include "cuda/device.cuh"
 #include "cuda/oracle.hpp"
 
@@ -16,10 +17,8 @@ namespace {
 template <class T>
 void check_linear(Index rows, Index in, Index out, Index padding) {
   CAPTURE(rows, in, out, padding);
-  test::Device device;
-  cuda::Blas blas(device.memory(), device.facts(), {});
-  cuda::Context context = device.context();
-  context.blas = &blas;
+  test::BlasDevice device;
+  cuda::Context const context = device.blas_context();
   test::Oracle host;
   auto const x = test::random_values<T>(rows * in, 1), w = test::random_values<T>(out * in, 2),
              y = test::random_values<T>(rows * out, 3), before = test::random_values<float>(out * in, 4);
@@ -61,10 +60,8 @@ void check_linear(Index rows, Index in, Index out, Index padding) {
 template <class T>
 void check_logits(Index rows, Index in, Index out, Index padding = 0) {
   CAPTURE(rows, in, out, padding);
-  test::Device device;
-  cuda::Blas blas(device.memory(), device.facts(), {});
-  cuda::Context context = device.context();
-  context.blas = &blas;
+  test::BlasDevice device;
+  cuda::Context const context = device.blas_context();
   test::Oracle host;
   auto const x = test::random_values<T>(rows * in, 1), w = test::random_values<T>(out * in, 2);
   auto const d_out = test::random_values<float>(rows * out, 3), before = test::random_values<float>(out * in, 4);
@@ -119,10 +116,8 @@ TEMPLATE_TEST_CASE("router logits and their gradients agree with the host", "[cu
 }
 
 TEST_CASE("empty products do nothing", "[cuda]") {
-  test::Device device;
-  cuda::Blas blas(device.memory(), device.facts(), {});
-  cuda::Context context = device.context();
-  context.blas = &blas;
+  test::BlasDevice device;
+  cuda::Context const context = device.blas_context();
   test::DeviceMatrix<float> const w(device, 4, 8, test::random_values<float>(32, 1)), d_w(device, 4, 8, test::random_values<float>(32, 2));
   auto const before = d_w.values();
   cuda::linear<float, float>(context, {w.view().data, 0, 8}, w.read(), 1.0F, {w.view().data, 0, 4});

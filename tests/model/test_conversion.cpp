@@ -57,22 +57,12 @@ ModelConfig middle(Index layers, Index recursions) {
   return config;
 }
 
-LayerSchedule schedule_of(ModelConfig const& config) {
-  switch (config.recursion.sharing) {
-    case SharingKind::Cycle: return Cycle::schedule(config);
-    case SharingKind::MiddleCycle: return MiddleCycle::schedule(config);
-    case SharingKind::Sequence: return Sequence::schedule(config);
-    case SharingKind::MiddleSequence: return MiddleSequence::schedule(config);
-    default: return NoSharing::schedule(config);
-  }
-}
-
 ModelTensors tensors_of(ModelConfig const& config) {
   switch (config.recursion.router) {
     case RouterKind::ExpertChoice:
-      return declare_tensors(config, schedule_of(config), ExpertChoice<>(config.recursion));
-    case RouterKind::TokenChoice: return declare_tensors(config, schedule_of(config), TokenChoice<>(config.recursion));
-    default: return declare_tensors(config, schedule_of(config), AllTokens(config.recursion));
+      return declare_tensors(config, named_schedule(config), ExpertChoice<>(config.recursion));
+    case RouterKind::TokenChoice: return declare_tensors(config, named_schedule(config), TokenChoice<>(config.recursion));
+    default: return declare_tensors(config, named_schedule(config), AllTokens(config.recursion));
   }
 }
 

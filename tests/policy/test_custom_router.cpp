@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A router written outside the library, as docs/adding_a_router.md shows it, trains and decodes like the shipped ones.
 #include "support/catch.hpp"
+#include "support/tiny_models.hpp"
 
 #include "mor/backend/host/backend.hpp"
 #include "mor/model/recursive_transformer.hpp"
@@ -70,18 +71,8 @@ using namespace mor;
 namespace {
 
 ModelConfig config() {
-  ModelConfig config;
+  auto config = test::tiny_config(RouterKind::AllTokens, CacheKind::RecursionWise, SharingKind::MiddleCycle, 3, 1);
   config.transformer.vocab_size = 11;
-  config.transformer.hidden_size = 8;
-  config.transformer.intermediate_size = 12;
-  config.transformer.num_attention_heads = 2;
-  config.transformer.num_key_value_heads = 1;
-  config.transformer.head_dim = 4;
-  config.transformer.initializer_range = 0.3;
-  config.recursion.num_recursions = 3;
-  config.recursion.num_prelude_layers = 1;
-  config.recursion.num_coda_layers = 1;
-  config.num_hidden_layers = 5;
   return config;
 }
 

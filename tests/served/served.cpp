@@ -2,7 +2,6 @@
 #include "served/served.hpp"
 
 #include "mor/core/config_check.hpp"
-#include "mor/core/config_text.hpp"
 #include "mor/core/philox.hpp"
 
 #include <algorithm>
@@ -24,24 +23,10 @@ std::unique_ptr<Served> make_served(ServedSetup const& setup) {
 }
 
 ModelConfig tiny_model(RouterKind router, CacheKind cache, SharingKind sharing, Index recursions) {
-  ModelConfig config;
-  auto& t = config.transformer;
-  t.vocab_size = 29;
-  t.hidden_size = 8;
-  t.intermediate_size = 12;
-  t.num_attention_heads = 2;
-  t.num_key_value_heads = 1;
-  t.head_dim = 4;
-  t.max_position_embeddings = 48;
-  t.initializer_range = 0.5;
-  auto& r = config.recursion;
-  r.router = router;
-  r.cache = cache;
-  r.sharing = sharing;
-  r.num_recursions = sharing == SharingKind::None ? 1 : recursions;
-  bool const middle = sharing == SharingKind::MiddleCycle || sharing == SharingKind::MiddleSequence;
-  r.num_prelude_layers = r.num_coda_layers = middle ? 1 : 0;
-  config.num_hidden_layers = sharing == SharingKind::None ? 3 : r.num_recursions + (middle ? 2 : 0);
+  ModelConfig config = tiny_config(router, cache, sharing, recursions, 1);
+  config.transformer.vocab_size = 29;
+  config.transformer.max_position_embeddings = 48;
+  config.transformer.initializer_range = 0.5;
   return config;
 }
 
@@ -61,11 +46,6 @@ std::vector<Servable> all_servable() {
   return all;
 }
 
-std::string describe(ModelConfig const& config) {
-  auto const& r = config.recursion;
-  return std::string(to_text(r.router)) + ", " + std::string(to_text(r.cache)) + ", " + std::string(to_text(r.sharing));
-}
-
 infer::EngineOptions tiny_options() {
   infer::EngineOptions options;
   options.slots = 5;
@@ -73,6 +53,13 @@ infer::EngineOptions tiny_options() {
   options.prefill_chunk = 7;
   options.prefill_rows = 16;
   return options;
+}
+
+ServedSetup tiny_setup(ModelConfig const& model) {
+  ServedSetup setup;
+  setup.model = model;
+  setup.options = tiny_options();
+  return setup;
 }
 
 void Outcomes::take(std::span<infer::Event const> events) {

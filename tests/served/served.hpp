@@ -4,6 +4,8 @@
 /// tests can loop over all of them. Sharing strategies and schedulers are data.
 #pragma once
 
+#include "support/tiny_models.hpp"
+
 #include "mor/core/config.hpp"
 #include "mor/core/layer_schedule.hpp"
 #include "mor/infer/engine_options.hpp"
@@ -93,7 +95,7 @@ std::unique_ptr<Served> make_served_token_choice(ServedSetup const& setup);
 std::unique_ptr<Served> make_served_shipped(ServedSetup const& setup);
 std::unique_ptr<Served> make_served_late(ServedSetup const& setup);
 
-/// A tiny model: V 29, D 8, 2 heads of 4, 1 key/value head, F 12, context 48, one layer a block.
+/// A `tiny_config` with V 29, context 48 and one layer a block.
 ModelConfig tiny_model(RouterKind router, CacheKind cache, SharingKind sharing, Index recursions = 3);
 
 /// Every (router, cache, sharing) that can be served: one with `LockStep` only by a scheduler that keeps rows in step.
@@ -103,11 +105,12 @@ struct Servable {
 };
 std::vector<Servable> all_servable();
 
-/// "expert_choice, shared, middle_cycle".
-std::string describe(ModelConfig const& config);
-
 /// A tiny engine: 5 slots, pages of 8 tokens, chunks of 7 of at most 16 prompt rows.
 infer::EngineOptions tiny_options();
+
+/// Such an engine on such a model.
+ServedSetup tiny_setup(ModelConfig const& model = tiny_model(RouterKind::ExpertChoice, CacheKind::RecursionWise,
+                                                             SharingKind::MiddleCycle));
 
 /// What became of one request.
 struct Outcome {

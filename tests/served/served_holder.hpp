@@ -16,17 +16,6 @@
 
 namespace mor::test {
 
-inline LayerSchedule served_schedule(ModelConfig const& config) {
-  switch (config.recursion.sharing) {
-    case SharingKind::None: return NoSharing::schedule(config);
-    case SharingKind::Cycle: return Cycle::schedule(config);
-    case SharingKind::MiddleCycle: return MiddleCycle::schedule(config);
-    case SharingKind::Sequence: return Sequence::schedule(config);
-    case SharingKind::MiddleSequence: return MiddleSequence::schedule(config);
-  }
-  return {};
-}
-
 /// Does what the scheduler that it holds does. Full depth is a matter of the engine's options here.
 struct AnyScheduler {
   static constexpr bool lock_step = true;  // may be: the holder sees to it
@@ -61,7 +50,7 @@ class ServedHolder final : public Served {
  public:
   ServedHolder(ServedSetup const& setup, S scheduler)
       : backend_(1),
-        model_(backend_, setup.model, Router(setup.model.recursion), served_schedule(setup.model)),
+        model_(backend_, setup.model, Router(setup.model.recursion), named_schedule(setup.model)),
         mode_(setup.options.mode) {
     model_.initialize(setup.seed);
     auto options = setup.options;

@@ -143,6 +143,18 @@ struct MiddleSequence {
   }
 };
 
+/// The schedule of the strategy that the configuration names.
+[[nodiscard]] inline LayerSchedule named_schedule(ModelConfig const& config) {
+  switch (config.recursion.sharing) {
+    case SharingKind::None: return NoSharing::schedule(config);
+    case SharingKind::Cycle: return Cycle::schedule(config);
+    case SharingKind::MiddleCycle: return MiddleCycle::schedule(config);
+    case SharingKind::Sequence: return Sequence::schedule(config);
+    case SharingKind::MiddleSequence: return MiddleSequence::schedule(config);
+  }
+  fail(ErrorCode::InvalidConfig, "unknown sharing strategy", "named_schedule");
+}
+
 static_assert(SharingStrategy<NoSharing> && SharingStrategy<Cycle> && SharingStrategy<MiddleCycle> &&
               SharingStrategy<Sequence> && SharingStrategy<MiddleSequence>);
 
