@@ -7,6 +7,7 @@
 
 #include "mor/backend/cuda/ops/attention.cuh"
 #include "mor/backend/cuda/ops/few_rows.cuh"
+#include "mor/backend/cuda/ops/stack.cuh"
 
 #include <algorithm>
 #include <memory>
@@ -158,6 +159,20 @@ struct Stack {
     }
   }
 
+  /// All layers in one launch.
+  void run(cuda::Context const& context, cuda::LayerStack const& stack, bool rows_apart) const {
+    std::span<bfloat16 const> const norm_weights = norm.span();
+    std::vector<StackedLayer<bfloat16>> all;
+    for (Index i = 0; i < layers; ++i) {
+      all.push_back({layer(qkv, i, width + 2 * key_width, width), layer(o, i, width, width), layer(gate_up, i, 2 * inner, width),
+                     layer(down, i, width, inner), norm_weights, norm_weights, layer(k, i, rows * keys, key_width),
+                     layer(v, i, rows * keys, key_width)});
+    }
+    View<bfloat16> const hidden(x.data(), rows, width);
+    stack.run(context, all, hidden, lists[4].span(), list, list, rows_apart, {q.data(), rows, width});
+  }
+  [[nodiscard]] static LayerSizes sizes() { return {width, inner, {heads, kv_heads, head_dim, 0.125}, 1e-5, 10000.0}; }
+
   Index rows;
   Buffer<bfloat16> qkv, o, gate_up, down, norm, x, q, attended, gated, k, v;
   Buffer<float> lse;
@@ -177,6 +192,14 @@ void layers(benchmark::State& state) {
   auto context = gpu.context();
   context.overlaps = state.range(1) != 0;
   measure_graph(state, gpu, Stack::layers, stack.bytes(), [&] { stack.run(context); });
+}
+
+/// The same layers in one launch.
+void stack(benchmark::State& state) {
+  auto& gpu = *bench::Gpu::instance();
+  Stack const layers(gpu, state.range(0));
+  cuda::LayerStack const one_launch(gpu.backend(), Stack::sizes());
+  measure_graph(state, gpu, Stack::layers, layers.bytes(), [&] { layers.run(gpu.context(), one_launch, state.range(1) != 0); });
 }
 
 void settings(benchmark::internal::Benchmark* b) { b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(15); }
@@ -199,7 +222,16 @@ void layer_shapes(benchmark::internal::Benchmark* b) {
   }
 }
 
+void stack_shapes(benchmark::internal::Benchmark* b) {
+  settings(b);
+  b->ArgNames({"rows", "apart"});
+  for (Index const rows : {1, 4, 8}) {
+    for (Index const apart : {1, 0}) b->Args({rows, apart});
+  }
+}
+
 BENCHMARK(layers)->Apply(layer_shapes);
+BENCHMARK(stack)->Apply(stack_shapes);
 BENCHMARK(linear)->Apply(shape<960, 1600>);
 BENCHMARK(linear_residual)->Apply(shape<960, 960>)->Apply(shape<2560, 960>)->Apply(shape<1536, 576>)->Apply(shape<8192, 2048>);
 BENCHMARK(norm_swiglu)->Apply(shape<960, 5120>)->Apply(shape<576, 3072>)->Apply(shape<2048, 16384>);

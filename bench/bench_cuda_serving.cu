@@ -3,6 +3,8 @@
 // takes a few microseconds, less than two events resolve, so 16 are timed together, each on tables of its own in the
 // second-level cache. control_of_a_tick is one graph of the five verbs that a tick runs; replay is a graph of one small
 // kernel, the floor of that. edits are as many as there are cells, of which the host has its part.
+// ticks_host_paced and ticks_device_paced are the control of 64 ticks one after the other, with a report to the host
+// each, as an engine launches them, the host included: a graph a tick, or so many ticks a graph (1: what the loop costs).
 #include "support/gpu_data.cuh"
 
 #include "mor/core/serving_tables.hpp"
@@ -38,10 +40,12 @@ struct Serving {
     }
     for (Index slot = 0; slot < slots; ++slot) {
       host.at(host.pending(slot)) = 0;
+      host.at(host.end_token(slot)) = -1;
       host.at(host.last_position(slot)) = 500;
       host.at(host.most_depth(slot)) = 3;
       host.at(host.threshold(slot)) = math::float_word(0.5F);
     }
+    host.at(host.answered()) = 0;
     pristine = bench::on_device(gpu, values);
     words = Buffer<Row>(gpu.backend().memory(), copies * host.size());
     memory = bench::on_device(gpu, std::vector<Row>(static_cast<std::size_t>(13 * cells + 4)));
@@ -142,31 +146,94 @@ void replay(benchmark::State& state) {
   for (int run = 0; run < 3; ++run) replays.run(1, work);
   measure_calls(state, s, [&](ServingTables const&) { replays.run(1, work); });
 }
+/// The verbs of a tick that keep its tables.
+void control(Serving const& s, ServingTables const& t) {
+  auto& b = s.gpu.backend();
+  b.start_recursion(t, false, s.rows());
+  b.finish_recursion(t, s.rows(), s.scores.span(), s.report());
+  b.collect_finished(t, s.rows(), s.sampled());
+  b.commit_samples(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report());
+  b.collect_entering(t, s.rows(), s.tokens(), s.report());
+}
 void control_of_a_tick(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Ready);
-  auto& b = s.gpu.backend();
-  Gpu::B::Replays replays(b);
+  Gpu::B::Replays replays(s.gpu.backend());
   auto const key = [&](ServingTables const& t) {
     return static_cast<std::uint64_t>((t.words - s.words.data()) / s.pristine.size());
   };
-  auto const run = [&](ServingTables const& t) {
-    replays.run(key(t), [&] {
-      b.start_recursion(t, false, s.rows());
-      b.finish_recursion(t, s.rows(), s.scores.span(), s.report());
-      b.collect_finished(t, s.rows(), s.sampled());
-      b.commit_samples(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report());
-      b.collect_entering(t, s.rows(), s.tokens(), s.report());
-    });
-  };
+  auto const run = [&](ServingTables const& t) { replays.run(key(t), [&] { control(s, t); }); };
   for (int warm = 0; warm < 3; ++warm) {
     for (Index copy = 0; copy < copies; ++copy) run(s.tables(copy));
   }
   measure_calls(state, s, run);
 }
 
+constexpr Index measured_ticks = 64;
+
+/// Microseconds of a tick where `launch()` is one of `ticks`, and `words` are what it tells the host, two launches behind.
+template <class Launch>
+void measure_ticks(benchmark::State& state, Serving const& s, Index ticks, std::span<Row const> words,
+                   Launch const& launch) {
+  cudaStream_t const stream = s.gpu.context().stream;
+  Gpu::B::Reports reports(s.gpu.backend(), static_cast<Index>(words.size()), 2);
+  auto const take = [&] {
+    reports.wait();
+    reports.pop();
+  };
+  for (int warm = 0; warm < 3; ++warm) launch();
+  bench::EventPair events;
+  std::vector<double> times;
+  for (auto _ : state) {
+    s.restore();
+    s.gpu.backend().synchronize();
+    events.begin(stream);
+    for (Index tick = 0; tick < measured_ticks; tick += ticks) {
+      launch();
+      reports.post(words);
+      if (reports.pending() == 2) take();
+    }
+    while (reports.pending() > 0) take();
+    times.push_back(events.end(stream) / static_cast<double>(measured_ticks));
+    state.SetIterationTime(times.back());
+  }
+  state.counters["median_us"] = 1e6 * bench::median(times);
+}
+void ticks_host_paced(benchmark::State& state) {
+  Serving const s(*Gpu::instance(), state, CellStatus::Ready);
+  Gpu::B::Replays replays(s.gpu.backend());
+  measure_ticks(state, s, 1, s.report_words.span(), [&] { replays.run(1, [&] { control(s, s.tables(0)); }); });
+}
+void ticks_device_paced(benchmark::State& state) {
+  Serving const s(*Gpu::instance(), state, CellStatus::Ready);
+  auto& b = s.gpu.backend();
+  Index const ticks = state.range(1), report_words = s.report_words.size();
+  auto const words = bench::on_device(s.gpu, std::vector<Row>(static_cast<std::size_t>(TickLog::size(ticks, report_words))));
+  TickLog const log{words.span(), ticks, report_words};
+  Gpu::B::Replays replays(b);
+  measure_ticks(state, s, ticks, words.span(), [&] {
+    replays.run_while(1, [&](Gpu::B::Replays::Loop const& loop) {
+      control(s, s.tables(0));
+      b.end_tick(s.tables(0), s.report(), log, loop);
+    });
+  });
+  std::vector<Row> header(TickLog::HeaderWords);
+  b.download(std::span<Row const>(words.span()).first(header.size()), std::span<Row>(header));
+  if (header[TickLog::Ticks] != ticks) state.SkipWithError("a launch has run another number of ticks");
+}
+
 void sizes(benchmark::internal::Benchmark* b) {
   b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(20)->ArgName("cells");
   for (Index const cells : {32, 256, 2048}) b->Arg(cells);
+}
+/// All cells decode: rows of prompts would end launches.
+void slot_sizes(benchmark::internal::Benchmark* b) {
+  b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(20)->ArgName("cells")->Arg(32)->Arg(256);
+}
+void loop_sizes(benchmark::internal::Benchmark* b) {
+  b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(20)->ArgNames({"cells", "ticks"});
+  for (Index const cells : {32, 256}) {
+    for (Index const ticks : {1, 4, 16, 64}) b->Args({cells, ticks});
+  }
 }
 
 BENCHMARK(start_recursion)->Apply(sizes);
@@ -178,6 +245,8 @@ BENCHMARK(collect_entering)->Apply(sizes);
 BENCHMARK(apply_edits)->Apply(sizes);
 BENCHMARK(replay)->Apply(sizes);
 BENCHMARK(control_of_a_tick)->Apply(sizes);
+BENCHMARK(ticks_host_paced)->Apply(slot_sizes);
+BENCHMARK(ticks_device_paced)->Apply(loop_sizes);
 
 }  // namespace
 

@@ -64,7 +64,7 @@ struct Answer {
 
 template <class Model, class S = infer::TickScheduler>
 std::vector<Answer> serve(Model& model, std::vector<infer::Request> const& requests, infer::EngineOptions const& options,
-                          S scheduler = {}) {
+                          S scheduler = {}, infer::EngineStatistics* statistics_out = nullptr) {
   infer::Engine<Model, S> engine(model, options, scheduler);
   std::map<infer::RequestId, Answer> answers;
   for (auto const& request : requests) answers[engine.submit(request)];
@@ -87,6 +87,7 @@ std::vector<Answer> serve(Model& model, std::vector<infer::Request> const& reque
   auto const statistics = engine.statistics();
   CHECK(statistics.free_pages == statistics.total_pages);
   CHECK(statistics.free_end_pages == statistics.total_end_pages);
+  if (statistics_out != nullptr) *statistics_out = statistics;
   std::vector<Answer> list;
   for (auto& [id, answer] : answers) list.push_back(std::move(answer));
   return list;
@@ -129,6 +130,51 @@ TEST_CASE("1000 sampled requests get the same bits on the device alone and in an
   CHECK(differing(alone, many) == 0);  // of those that were asked for again
   CHECK(differing(serve(net, few, options_of(8, 64), infer::HomogeneousScheduler{}), alone) == 0);
   CHECK(differing(serve(net, few, options_of(8, 64), infer::NoRefillScheduler{}), alone) == 0);
+}
+
+TEST_CASE("ticks that the device goes on for by itself change no bit of what requests get") {
+  test::require_device();
+  cuda::Backend<bfloat16> backend;
+  Net<bfloat16> net(backend, small_config());
+  net.initialize(5);
+  auto const requests = some_requests(300);
+  auto const single = serve(net, requests, options_of(24, 64));
+  for (Index const ticks : {2, 8, 100}) {
+    for (Index const in_flight : {1, 2}) {
+      CAPTURE(ticks, in_flight);
+      auto options = options_of(ticks == 8 ? 5 : 24, 64);
+      options.ticks_per_launch = ticks;
+      options.ticks_in_flight = in_flight;
+      infer::EngineStatistics statistics;
+      CHECK(differing(serve(net, requests, options, infer::TickScheduler{}, &statistics), single) == 0);
+      CHECK(statistics.launches < statistics.ticks);  // else the loops were not captured
+    }
+  }
+  auto tight = options_of(24, 64);
+  tight.cache_bytes = 30 * 64 * (2 * 2 + 6) * 128 * 2;
+  tight.ticks_per_launch = 8;
+  CHECK(differing(serve(net, requests, tight), single) == 0);
+}
+
+TEST_CASE("texts that decode in step need few launches where the device goes on by itself") {
+  test::require_device();
+  cuda::Backend<bfloat16> backend;
+  Net<bfloat16> net(backend, small_config());
+  net.initialize(5);
+  std::vector<infer::Request> requests(4);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    requests[i].prompt = {static_cast<Token>(i)};
+    requests[i].max_new_tokens = 200;
+    requests[i].sampling.seed = i;
+  }
+  auto options = options_of(4, 64);
+  options.ticks_per_launch = 16;
+  options.context = 256;
+  infer::EngineStatistics statistics;
+  static_cast<void>(serve(net, requests, options, infer::TickScheduler{}, &statistics));
+  CHECK(statistics.ticks >= 200);
+  // Beginnings and ends, and the first launch of each size, are short.
+  CHECK(statistics.launches < statistics.ticks / 16 + 40);
 }
 
 TEST_CASE("token choice over a shared cache is served in the same bits in any batch on the device") {

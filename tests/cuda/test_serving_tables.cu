@@ -7,6 +7,7 @@
 
 #include <array>
 #include <limits>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -195,5 +196,25 @@ TEST_CASE("a run of one slot's rows is counted across warps, steps and rounds", 
       REQUIRE(rows.device.lists[4].values()[static_cast<std::size_t>(last)] == t.at(t.length(1, 1)) + last);
       sides.finish(rows);
     }
+  }
+}
+
+TEST_CASE("launches of one depth take the host's depths, the crowded ones and those passed over long", "[cuda][quick]") {
+  test::Device device;
+  for (auto const& [prompt_cells, recursions] : {std::array<Index, 2>{20, 3}, {300, 40}, {3000, 5}}) {
+    CAPTURE(prompt_cells, recursions);
+    ServingShape const shape = shape_of(10, prompt_cells, recursions, false);
+    test::RandomTables random(shape, test::Cells::AllReady, 11);
+    auto const t = random.tables();
+    for (Index cell = 0; cell < shape.cells(); ++cell) t.at(t.depth(cell)) = static_cast<Row>(cell < recursions ? cell : 1);
+    for (Index depth = 0; depth < recursions; ++depth) t.at(t.passed_over(depth)) = 0;
+    Sides sides(device, random, 1, 1);
+    std::set<Row> taken;
+    for (Row launch = 0; launch < 2 * (math::kPatience + static_cast<Row>(recursions)); ++launch) {
+      test::ListPair rows(device, static_cast<std::size_t>(shape.cells()), test::kRecursionLists);
+      sides.start(true, rows);
+      taken.insert(rows.host.lists[2].front());
+    }
+    REQUIRE(static_cast<Index>(taken.size()) == recursions);
   }
 }

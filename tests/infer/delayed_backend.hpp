@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// A host backend whose reports reach the caller late, as those of a device do: `arrived` says no until a number of
-/// younger reports has been posted, or the caller waits.
+/// younger reports has been posted, or the caller waits. Work of a loop runs once the first time, as where it is yet to be
+/// captured.
 #pragma once
 
 #include "mor/backend/host/backend.hpp"
 
 #include <cstdint>
 #include <deque>
+#include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace mor::test {
@@ -40,14 +43,18 @@ class DelayedBackend : public host::Backend<T> {
   };
 
   /// Says that it captures, so that the engine launches ahead.
-  class Replays {
+  class Replays : public host::Replays {
    public:
     static constexpr bool captures = true;
-    explicit Replays(DelayedBackend&) {}
+    using host::Replays::Replays;
     template <class Work>
-    void run(std::uint64_t /*key*/, Work const& work) {
-      work();
+    void run_while(std::uint64_t key, Work const& work) {
+      if (warm_.insert(key).second) return work(Loop{});
+      host::Replays::run_while(key, work);
     }
+
+   private:
+    std::set<std::uint64_t> warm_;
   };
 };
 

@@ -11,9 +11,7 @@ using namespace mor::test;
 namespace {
 
 ServedSetup setup_of(ReportsArrive reports) {
-  ServedSetup setup;
-  setup.model = tiny_model(RouterKind::ExpertChoice, CacheKind::RecursionWise, SharingKind::MiddleCycle);
-  setup.options = tiny_options();
+  ServedSetup setup = tiny_setup();
   setup.reports = reports;
   return setup;
 }

@@ -70,9 +70,7 @@ void check_plain(Served& served, std::vector<infer::Request> const& requests) {
 }
 
 ServedSetup setup_of(Servable const& servable) {
-  ServedSetup setup;
-  setup.model = servable.model;
-  setup.options = tiny_options();
+  ServedSetup setup = tiny_setup(servable.model);
   setup.scheduler = servable.lock_step ? Schedulers::NoRefill : Schedulers::Tick;
   return setup;
 }

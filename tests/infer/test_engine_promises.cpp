@@ -16,16 +16,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-ServedSetup setup_of(ModelConfig const& model) {
-  ServedSetup setup;
-  setup.model = model;
-  setup.options = tiny_options();
-  return setup;
-}
-ServedSetup expert_setup() {
-  return setup_of(tiny_model(RouterKind::ExpertChoice, CacheKind::RecursionWise, SharingKind::MiddleCycle));
-}
-
 /// Ticks that a request needs with nothing in its way: each chunk enters and goes as deep as its deepest token, then
 /// each new token that is read takes its recursions; coda, sampling and prelude are part of the last of them.
 Index ticks_alone(Outcome const& outcome, Index prompt, Index chunk) {
@@ -58,7 +48,7 @@ void set_to(Served& served, std::string const& part, float value) {
 }  // namespace
 
 TEST_CASE("I6: a request with free slots beside it takes no tick more than alone") {
-  auto setup = expert_setup();
+  auto setup = tiny_setup();
   auto const requests = mixed_requests(24, setup.model, 20, 1);
   setup.options.slots = 24;
   setup.options.prefill_rows = 24 * setup.options.prefill_chunk;
@@ -80,7 +70,7 @@ TEST_CASE("I6: a request with free slots beside it takes no tick more than alone
 }
 
 TEST_CASE("I6: under every scheduler each step of a busy engine launches rows, and each request ends") {
-  auto setup = expert_setup();
+  auto setup = tiny_setup();
   auto const requests = mixed_requests(40, setup.model, 20, 2);
   for (auto const scheduler :
        {Schedulers::Tick, Schedulers::LazyTick, Schedulers::FullDepth, Schedulers::NoRefill, Schedulers::Homogeneous}) {
@@ -106,7 +96,7 @@ TEST_CASE("I6: under every scheduler each step of a busy engine launches rows, a
 }
 
 TEST_CASE("I6: late reports cost no step without a launch while work is known") {
-  auto setup = expert_setup();
+  auto setup = tiny_setup();
   setup.reports = ReportsArrive::Late;
   setup.options.ticks_in_flight = 3;
   auto const served = make_served(setup);
@@ -128,7 +118,7 @@ TEST_CASE("I7: rows launched are the recursions that tokens took, and every page
   for (auto const& [model, lock_step] : all_servable()) {
     for (bool const kept : {false, true}) {
       INFO(describe(model) << (kept ? ", prefixes kept" : ""));
-      auto setup = setup_of(model);
+      auto setup = tiny_setup(model);
       setup.scheduler = lock_step ? Schedulers::NoRefill : Schedulers::Tick;
       setup.options.prefix_cache = kept;
       auto const served = make_served(setup);
@@ -160,7 +150,7 @@ TEST_CASE("I7: rows launched are the recursions that tokens took, and every page
 }
 
 TEST_CASE("I7: padding rows are counted as launched and as nothing else") {
-  auto setup = expert_setup();
+  auto setup = tiny_setup();
   auto const requests = mixed_requests(30, setup.model, 20, 5);
   auto const plain = make_served(setup);
   serve_all(*plain, requests);
@@ -174,7 +164,7 @@ TEST_CASE("I7: padding rows are counted as launched and as nothing else") {
 
 TEST_CASE("I8: with what a token sees held fixed, a lower threshold never makes it shallower") {
   for (auto const cache : {CacheKind::RecursionWise, CacheKind::Shared, CacheKind::Hybrid}) {
-    auto setup = setup_of(tiny_model(RouterKind::ExpertChoice, cache, SharingKind::MiddleCycle, 4));
+    auto setup = tiny_setup(tiny_model(RouterKind::ExpertChoice, cache, SharingKind::MiddleCycle, 4));
     auto const served = make_served(setup);
     auto const prompts = mixed_requests(20, setup.model, 20, 6);
     std::vector<std::vector<Row>> before(prompts.size());
@@ -203,7 +193,7 @@ TEST_CASE("I8: with what a token sees held fixed, a lower threshold never makes 
 
 TEST_CASE("I8: depths are those without knobs, kept between them") {
   for (auto const router : {RouterKind::ExpertChoice, RouterKind::TokenChoice, RouterKind::AllTokens}) {
-    auto setup = setup_of(tiny_model(router, CacheKind::Shared, SharingKind::MiddleCycle, 4));
+    auto setup = tiny_setup(tiny_model(router, CacheKind::Shared, SharingKind::MiddleCycle, 4));
     INFO(describe(setup.model));
     auto const served = make_served(setup);
     auto const prompts = mixed_requests(12, setup.model, 20, 7);
@@ -230,7 +220,7 @@ TEST_CASE("I8: depths are those without knobs, kept between them") {
 
 TEST_CASE("a score that equals the threshold goes on, the next number above it does not") {
   for (auto const cache : {CacheKind::RecursionWise, CacheKind::Shared, CacheKind::Hybrid}) {
-    auto const setup = setup_of(tiny_model(RouterKind::ExpertChoice, cache, SharingKind::MiddleCycle));
+    auto const setup = tiny_setup(tiny_model(RouterKind::ExpertChoice, cache, SharingKind::MiddleCycle));
     auto const served = make_served(setup);
     set_to(*served, "router", 0.0F);  // every score is 0
     auto requests = mixed_requests(30, setup.model, 20, 8);
@@ -249,7 +239,7 @@ TEST_CASE("a score that equals the threshold goes on, the next number above it d
 }
 
 TEST_CASE("texts end at the token asked for, at the limit or at the end of the context, and the reason says which") {
-  auto const setup = expert_setup();
+  auto const setup = tiny_setup();
   auto const served = make_served(setup);
   infer::Request request;
   request.prompt = {1, 2, 3};
@@ -291,7 +281,7 @@ TEST_CASE("texts end at the token asked for, at the limit or at the end of the c
 
 TEST_CASE("a request whose logits are not numbers ends as such, and the others are as they would be without it") {
   for (auto const cache : {CacheKind::RecursionWise, CacheKind::Hybrid}) {
-    auto setup = setup_of(tiny_model(RouterKind::ExpertChoice, cache, SharingKind::MiddleCycle));
+    auto setup = tiny_setup(tiny_model(RouterKind::ExpertChoice, cache, SharingKind::MiddleCycle));
     setup.model.transformer.tie_word_embeddings = false;
     auto requests = mixed_requests(80, setup.model, 20, 9);
     constexpr Token poison = 28;
@@ -330,14 +320,14 @@ TEST_CASE("a request whose logits are not numbers ends as such, and the others a
 
 TEST_CASE("an engine that has warmed up takes no more memory, whatever it serves") {
   for (auto const reports : {ReportsArrive::AtOnce, ReportsArrive::Late}) {
-    auto setup = expert_setup();
+    auto setup = tiny_setup();
     setup.reports = reports;
     auto const served = make_served(setup);
     serve_all(*served, mixed_requests(30, setup.model, 20, 10));
     auto const warm = served->memory();
     serve_all(*served, mixed_requests(200, setup.model, 40, 11), 1);
     CHECK(served->memory() == warm);
-    // Keys and values of 4 floats, 6 pages of 8 tokens for each of 5 slots: 3 lists of the block, 2 unique layers.
-    CHECK(served->cache_bytes() == 2 * 4 * 4 * 8 * 6 * 5 * (3 + 2));
+    // Keys and values of 4 floats, 6 pages of 8 tokens for each of 5 slots and one more: 3 lists of the block, 2 unique layers.
+    CHECK(served->cache_bytes() == 2 * 4 * 4 * 8 * 6 * (5 + 1) * (3 + 2));
   }
 }

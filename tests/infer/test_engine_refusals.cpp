@@ -13,20 +13,10 @@ using namespace mor::test;
 
 namespace {
 
-ServedSetup setup_of(ModelConfig const& model) {
-  ServedSetup setup;
-  setup.model = model;
-  setup.options = tiny_options();
-  return setup;
-}
-ServedSetup expert_setup() {
-  return setup_of(tiny_model(RouterKind::ExpertChoice, CacheKind::RecursionWise, SharingKind::MiddleCycle));
-}
-
 /// Refused with this code and these words, once `change` has spoilt a good setup.
 void check_options(std::function<void(ServedSetup&)> const& change, ErrorCode code, std::string const& words) {
   INFO(words);
-  auto setup = expert_setup();
+  auto setup = tiny_setup();
   change(setup);
   CHECK(fails_with(
       code, [&] { make_served(setup); }, words));
@@ -88,7 +78,7 @@ TEST_CASE("models that cannot be served are refused with the reason") {
   check_options([](ServedSetup& s) { s.model.recursion.random_router = true; }, invalid, "random router");
   check_options([](ServedSetup& s) { s.options.mode = RoutingMode::AuxRouter; }, invalid, "no auxiliary router");
   for (auto const sharing : {SharingKind::Sequence, SharingKind::MiddleSequence}) {
-    auto setup = setup_of(tiny_model(RouterKind::AllTokens, CacheKind::RecursionWise, sharing));
+    auto setup = tiny_setup(tiny_model(RouterKind::AllTokens, CacheKind::RecursionWise, sharing));
     setup.model.num_hidden_layers += 3;  // two layers a block: AAABBB
     setup.shipped_scheduler = true;
     CHECK(fails_with(
@@ -97,7 +87,7 @@ TEST_CASE("models that cannot be served are refused with the reason") {
 }
 
 TEST_CASE("requests that can never be served are refused with the name of the field") {
-  auto const served = make_served(expert_setup());
+  auto const served = make_served(tiny_setup());
   auto const invalid = ErrorCode::InvalidArgument;
   using R = infer::Request;
   double const nan = std::nan("");
@@ -138,7 +128,7 @@ TEST_CASE("requests that can never be served are refused with the name of the fi
 }
 
 TEST_CASE("a text that would not fit the key storage even alone is refused; the next smaller one is served") {
-  auto setup = expert_setup();
+  auto setup = tiny_setup();
   // 8 bytes x 4 x 8 tokens a page: 15 pages of the block, and the share of the two unique layers.
   setup.options.cache_bytes = 8300;
   auto const served = make_served(setup);
@@ -153,7 +143,7 @@ TEST_CASE("a text that would not fit the key storage even alone is refused; the 
 }
 
 TEST_CASE("a full queue refuses a request, and takes one again when there is room") {
-  auto setup = expert_setup();
+  auto setup = tiny_setup();
   setup.options.queue = 3;
   auto const served = make_served(setup);
   infer::Request request;

@@ -157,9 +157,7 @@ void run(Stream const& stream, std::uint64_t seed) {
 }
 
 ServedSetup setup_of(RouterKind router, CacheKind cache, SharingKind sharing, Index recursions = 3) {
-  ServedSetup setup;
-  setup.model = tiny_model(router, cache, sharing, recursions);
-  setup.options = tiny_options();
+  ServedSetup setup = tiny_setup(tiny_model(router, cache, sharing, recursions));
   setup.options.slots = 8;
   setup.options.page_size = 4;
   return setup;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Generation through the cache gives the tokens that repeated full forwards would, in any chunking.
 #include "support/catch.hpp"
+#include "support/tiny_models.hpp"
 
 #include "mor/backend/host/backend.hpp"
 #include "mor/infer/generate.hpp"
@@ -16,19 +17,9 @@ namespace {
 using Net = RecursiveTransformer<ExpertChoice<>, RecursionWiseCache, MiddleCycle, host::Backend<float>>;
 
 ModelConfig small_config() {
-  ModelConfig config;
+  auto config = test::tiny_config(RouterKind::ExpertChoice, CacheKind::RecursionWise, SharingKind::MiddleCycle, 3, 1);
   config.transformer.vocab_size = 31;
-  config.transformer.hidden_size = 16;
-  config.transformer.intermediate_size = 24;
-  config.transformer.num_attention_heads = 2;
-  config.transformer.num_key_value_heads = 1;
-  config.transformer.head_dim = 8;
   config.transformer.max_position_embeddings = 24;
-  config.transformer.initializer_range = 0.3;
-  config.recursion.num_recursions = 3;
-  config.recursion.num_prelude_layers = 1;
-  config.recursion.num_coda_layers = 1;
-  config.num_hidden_layers = 5;
   return config;
 }
 

@@ -100,6 +100,12 @@ infer::EngineOptions tight_options(ModelConfig const& model) {
   return options;
 }
 
+infer::EngineOptions in_long_launches(infer::EngineOptions options) {
+  options.ticks_per_launch = 6;
+  options.few_rows = 100;  // prompts too
+  return options;
+}
+
 template <class Router, class Cache>
 void check(ModelConfig model, infer::EngineOptions const& options, bool homogeneous = false) {
   INFO(describe(model) << (homogeneous ? ", homogeneous" : ""));
@@ -148,18 +154,22 @@ TEST_CASE("I1, I2, I3: with recursion-wise lists a row sees the tokens that came
   check<ExpertChoice<>, RecursionWiseCache>(model, roomy_options());
   check<ExpertChoice<>, RecursionWiseCache>(model, tight_options(model));
   check<ExpertChoice<>, RecursionWiseCache>(model, roomy_options(), true);
+  check<ExpertChoice<>, RecursionWiseCache>(model, in_long_launches(roomy_options()));
+  check<ExpertChoice<>, RecursionWiseCache>(model, in_long_launches(tight_options(model)));
 }
 
 TEST_CASE("I1, I2, I3: with shared lists a row sees every token before it at the first recursion") {
   auto const model = two_layer_block(RouterKind::ExpertChoice, CacheKind::Shared);
   check<ExpertChoice<>, SharedCache>(model, roomy_options());
   check<ExpertChoice<>, SharedCache>(model, tight_options(model));
+  check<ExpertChoice<>, SharedCache>(model, in_long_launches(tight_options(model)));
 }
 
 TEST_CASE("I1, I2, I3: with hybrid lists a row sees every token, those that came as deep at that depth") {
   auto const model = two_layer_block(RouterKind::TokenChoice, CacheKind::Hybrid);
   check<TokenChoice<>, HybridCache>(model, roomy_options());
   check<TokenChoice<>, HybridCache>(model, tight_options(model));
+  check<TokenChoice<>, HybridCache>(model, in_long_launches(roomy_options()));
 }
 
 TEST_CASE("a step that throws is the engine's last: later ones say so, and a new engine on the model serves") {

@@ -2,7 +2,6 @@
 #include "zoo/zoo.hpp"
 
 #include "mor/core/config_check.hpp"
-#include "mor/core/config_text.hpp"
 #include "mor/core/philox.hpp"
 
 namespace mor::test {
@@ -15,27 +14,6 @@ std::unique_ptr<ZooModel> make_zoo_model(ModelConfig const& config) {
     case RouterKind::TokenChoice: return make_token_choice(config);
   }
   return nullptr;
-}
-
-ModelConfig tiny_config(RouterKind router, CacheKind cache, SharingKind sharing, Index recursions) {
-  ModelConfig config;
-  config.transformer.vocab_size = 13;
-  config.transformer.hidden_size = 8;
-  config.transformer.intermediate_size = 12;
-  config.transformer.num_attention_heads = 2;
-  config.transformer.num_key_value_heads = 1;
-  config.transformer.head_dim = 4;
-  config.transformer.initializer_range = 0.3;
-  auto& r = config.recursion;
-  r.router = router;
-  r.cache = cache;
-  r.sharing = sharing;
-  r.num_recursions = sharing == SharingKind::None ? 1 : recursions;
-  bool const middle = sharing == SharingKind::MiddleCycle || sharing == SharingKind::MiddleSequence;
-  r.num_prelude_layers = middle ? 1 : 0;
-  r.num_coda_layers = middle ? 1 : 0;
-  config.num_hidden_layers = sharing == SharingKind::None ? 3 : 2 * r.num_recursions + (middle ? 2 : 0);
-  return config;
 }
 
 std::vector<ModelConfig> all_configs() {
@@ -52,11 +30,6 @@ std::vector<ModelConfig> all_configs() {
     }
   }
   return configs;
-}
-
-std::string describe(ModelConfig const& config) {
-  auto const& r = config.recursion;
-  return std::string(to_text(r.router)) + ", " + std::string(to_text(r.cache)) + ", " + std::string(to_text(r.sharing));
 }
 
 std::vector<double> all_gradients(ZooModel const& model) {

@@ -4,6 +4,8 @@
 /// a test can loop over all of them. Sharing strategies are data.
 #pragma once
 
+#include "support/tiny_models.hpp"
+
 #include "mor/core/batch.hpp"
 #include "mor/core/config.hpp"
 #include "mor/core/parameter_layout.hpp"
@@ -63,14 +65,8 @@ std::unique_ptr<ZooModel> make_all_tokens(ModelConfig const& config);
 std::unique_ptr<ZooModel> make_expert_choice(ModelConfig const& config);
 std::unique_ptr<ZooModel> make_token_choice(ModelConfig const& config);
 
-/// A tiny model: D 8, 2 heads, 1 key/value head, E 4, F 12, V 13.
-ModelConfig tiny_config(RouterKind router, CacheKind cache, SharingKind sharing, Index recursions = 3);
-
 /// Every valid (router, cache, sharing) with the settings of `tiny_config`.
 std::vector<ModelConfig> all_configs();
-
-/// "expert_choice, shared, middle_cycle".
-std::string describe(ModelConfig const& config);
 
 /// The gradients of all tensors, one after the other.
 std::vector<double> all_gradients(ZooModel const& model);

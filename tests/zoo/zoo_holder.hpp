@@ -14,24 +14,13 @@
 
 namespace mor::test {
 
-inline LayerSchedule schedule_of(ModelConfig const& config) {
-  switch (config.recursion.sharing) {
-    case SharingKind::None: return NoSharing::schedule(config);
-    case SharingKind::Cycle: return Cycle::schedule(config);
-    case SharingKind::MiddleCycle: return MiddleCycle::schedule(config);
-    case SharingKind::Sequence: return Sequence::schedule(config);
-    case SharingKind::MiddleSequence: return MiddleSequence::schedule(config);
-  }
-  return {};
-}
-
 template <class Router, class Cache, class B>
 class ZooHolder final : public ZooModel {
   using Real = typename B::real_type;
 
  public:
   explicit ZooHolder(ModelConfig const& config)
-      : model_(backend_, config, Router(config.recursion), schedule_of(config)) {
+      : model_(backend_, config, Router(config.recursion), named_schedule(config)) {
     model_.parameters().enable_gradients();
   }
   ParameterLayout const& layout() const override { return model_.parameters().layout(); }

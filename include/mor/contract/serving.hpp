@@ -51,8 +51,8 @@ struct ReplayedWork {
 }  // namespace detail
 
 /// apply_edits(edits, tables): words of the tables, each at most once; `edits` is host memory, free again on return.
-/// start_recursion(tables, one_depth, rows): lists the cells that are Ready; with `one_depth` those of the depth that most
-/// of them wait for (the deeper one on a tie). Every list must hold all cells that qualify, but those noted below.
+/// start_recursion(tables, one_depth, rows): lists the cells that are Ready; with `one_depth` those of the depth that
+/// `math::depth_of_launch` names. Every list must hold all cells that qualify, but those noted below.
 /// finish_recursion(tables, rows, scores, report): after the block: lengths grow by the keys written, depths by 1; who goes
 /// on (`math::goes_on`) is Ready, the others are Finished.
 /// collect_finished(tables, rows, sampled): lists the cells that are Finished and whose slot has none pending, as many as
@@ -115,6 +115,34 @@ template <class B>
 concept FusesExpertChoice = requires(detail::VerbArguments<B> a, B& b, ExpertStep<typename B::scalar_type> const& step) {
   b.expert_step(step, a.x, a.rows, a.rows, a.out, a.reals_out, a.reals_out);
   b.expert_enter(step, a.x, a.rows, a.reals_out);
+};
+
+/// What the layers of a stack have in common.
+struct LayerSizes {
+  Index hidden_size = 0, intermediate_size = 0;
+  AttentionShape attention;
+  double rms_norm_eps = 1e-5, rope_theta = 10000.0;
+};
+
+/// Weights of one layer, and the storage of its keys and values.
+template <class Scalar>
+struct StackedLayer {
+  View<Scalar const> qkv, o, gate_up, down;
+  std::span<Scalar const> input_norm, post_attention_norm;
+  View<Scalar> plane_k, plane_v;
+};
+
+/// Optional: consecutive decoder layers on few rows in one pass, where a backend would otherwise launch several kernels a
+/// layer. `B::LayerStack`: LayerStack(b, sizes); takes(rows, longest, page_size): whether it takes so many rows with paged
+/// lists of so many keys at most; run(context, layers, x [N, D], positions, read, write, rows_apart, out [N, D]): the layers
+/// of `DecoderLayer`, one after the other. All layers read the list `read` and write to `write`, lists of one row each.
+/// `rows_apart`: no row sees a key that another row of the call writes.
+template <class B>
+concept StacksLayers = requires(detail::VerbArguments<B> a, B& b, LayerSizes const& sizes, typename B::LayerStack const& stack,
+                                std::span<StackedLayer<typename B::scalar_type> const> layers) {
+  { typename B::LayerStack(b, sizes) };
+  { stack.takes(Index{1}, Index{1}, Index{64}) } -> std::same_as<bool>;
+  stack.run(b.context(), layers, a.x, a.rows, a.keys, a.keys, true, a.out);
 };
 
 /// A backend that an engine can serve on.

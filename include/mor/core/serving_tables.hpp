@@ -86,7 +86,11 @@ struct ServingTables {
   }
   /// Tokens of each slot's text.
   [[nodiscard]] MOR_HOST_DEVICE constexpr Index text() const { return end_pages() + shape.slots * shape.pages_per_list(); }
-  [[nodiscard]] MOR_HOST_DEVICE constexpr Index size() const { return text() + shape.slots * shape.context; }
+  /// How many of the ticks that call for the host (`TickLog::Calls`) the host knows of.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Index answered() const { return text() + shape.slots * shape.context; }
+  /// Launches of one depth that recursion `depth` has had rows for and that took another, since it was last taken.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Index passed_over(Index depth) const { return answered() + 1 + depth; }
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Index size() const { return passed_over(shape.recursions); }
 
   /// Where the page list of (recursion, slot) begins in the table of the block's pages; with recursion 0 also that of the
   /// slot in the table of the ends' pages.
@@ -102,7 +106,7 @@ struct ServingTables {
     return {words + end_pages(), static_cast<std::size_t>(text() - end_pages())};
   }
   [[nodiscard]] std::span<Token const> texts() const {
-    return {words + text(), static_cast<std::size_t>(size() - text())};
+    return {words + text(), static_cast<std::size_t>(answered() - text())};
   }
 
  private:
@@ -158,6 +162,23 @@ struct ServingReport {
   [[nodiscard]] MOR_HOST_DEVICE constexpr Index sampled(Index row) const {
     return HeaderWords + finished_room * kFinishedWords + row * kSampledWords;
   }
+};
+
+/// What a launch of several ticks tells the host: a header, then the reports of its ticks. All words start as 0.
+struct TickLog {
+  enum Header : Index {
+    Ticks,  ///< that the launch has run
+    Open,   ///< 1 between two ticks of a launch: the next one adds to these. Else it begins anew
+    Calls,  ///< ticks of all launches so far that call for the host: a text has ended, or rows of a prompt are through
+    HeaderWords
+  };
+  std::span<Row> words;
+  Index most = 1;          ///< ticks of a launch at most
+  Index report_words = 0;  ///< of one tick
+  [[nodiscard]] MOR_HOST_DEVICE static constexpr Index size(Index most, Index report_words) {
+    return HeaderWords + most * report_words;
+  }
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Index report(Index tick) const { return HeaderWords + tick * report_words; }
 };
 
 }  // namespace mor

@@ -4,13 +4,16 @@
 /// row, (slot, position, depth); a token that needs no further recursion leaves at once and another takes its place.
 #pragma once
 
+#include "mor/contract/device_pacing.hpp"
 #include "mor/infer/engine_options.hpp"
+#include "mor/infer/launch_sizes.hpp"
 #include "mor/infer/planner.hpp"
 #include "mor/infer/scheduler.hpp"
 #include "mor/infer/serving_state.hpp"
 #include "mor/infer/stages.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <limits>
 #include <memory>
 #include <span>
@@ -19,13 +22,6 @@
 #include <vector>
 
 namespace mor::infer {
-
-/// The smallest launch size for `rows`: powers of two, and from 16 on one between each two.
-[[nodiscard]] constexpr Index launch_size(Index rows) {
-  Index size = 1;
-  while (size < rows) size *= 2;
-  return size >= 16 && size / 4 * 3 >= rows ? size / 4 * 3 : size;
-}
 
 namespace detail {
 template <class Model>
@@ -62,10 +58,14 @@ class Engine {
         rules_(ListRules::of<Router, typename Model::cache_type>(model.schedule())),
         alike_(ListRules::all_alike(model.schedule())),
         setup_(make_setup()),
+        sizes_{*options_.pad_rows, options_.few_rows},
         planner_(setup_),
-        state_(model.backend(), setup_.shape, rooms(), model.config().transformer.hidden_size, Router::keeps_entry),
-        stages_(model, state_, rules_, setup_.block_pages, setup_.end_pages, options_.mode),
-        reports_(model.backend(), static_cast<Index>(state_.report().words.size()), options_.ticks_in_flight + 1),
+        state_(model.backend(), setup_.shape, rooms(), model.config().transformer.hidden_size, Router::keeps_entry,
+               options_.ticks_per_launch),
+        stages_(model, state_, rules_, setup_.block_pages, setup_.end_pages, options_.mode,
+                !options_.row_invariant),
+        reports_(model.backend(), static_cast<Index>(std::max(state_.report_words().size(), state_.log().words.size())),
+                 options_.ticks_in_flight + 1),
         replays_(model.backend()) {
     if (!S::lock_step && !alike_) {
       fail(ErrorCode::InvalidConfig, "recursions of different layers cannot share a launch", "Engine",
@@ -97,10 +97,11 @@ class Engine {
   /// Ends a request wherever it is; false where it is unknown or has ended. `Finished` comes with the next `step`.
   bool cancel(RequestId id) { return planner_.cancel(id); }
 
-  /// One tick: admission, one recursion, coda, sampling, prelude. @return what happened since the last call, valid until
-  /// the next one; `submit` and `cancel` are allowed meanwhile. Where the device is not the host, tokens come some ticks
-  /// after they were launched. Where it throws (no memory, a device's failure), the tables hold half a tick: every later
-  /// call throws too, and the engine can only be destroyed.
+  /// One tick: admission, one recursion, coda, sampling, prelude; or up to `ticks_per_launch` ticks after one
+  /// admission. @return what happened since the last call, valid until the next one; `submit` and `cancel` are allowed
+  /// meanwhile. Where the device is not the host, or goes on by itself, tokens come some ticks after they were launched.
+  /// Where it throws (no memory, a device's failure), the tables hold half a tick: every later call throws too, and the
+  /// engine can only be destroyed.
   std::span<Event const> step() {
     require(!std::exchange(in_step_, true), "an earlier step has failed: make a new engine", "Engine::step");
     advance();
@@ -119,9 +120,6 @@ class Engine {
   void drop_prefixes() { planner_.drop_prefixes(); }
 
  private:
-  static constexpr int kRowBits = 18, kKeyBits = 24;
-  static constexpr Index kMostRows = (Index{1} << kRowBits) - 1, kMostKeys = (Index{1} << kKeyBits) - 1;
-
   static EngineOptions checked(Model const& model, EngineOptions options) {
     options.check();
     auto const& config = model.config();
@@ -142,6 +140,7 @@ class Engine {
       }
     }
     if (!options.pad_rows) options.pad_rows = B::Replays::captures;
+    if (!PacesTicks<B> || S::exact) options.ticks_per_launch = 1;
     return options;
   }
 
@@ -152,8 +151,8 @@ class Engine {
       fail(ErrorCode::InvalidArgument, "the engine would be too large", std::string("EngineOptions, ") + what,
            "at most " + text_of(most), text_of(value));
     };
-    at_most(kMostRows, launch_size(setup.shape.cells()), "slots + prefill_rows, rounded up");
-    at_most(kMostKeys / 2, setup.shape.context, "context");
+    at_most(kMostLaunchRows, launch_size(setup.shape.cells()), "slots + prefill_rows, rounded up");
+    at_most(kMostListKeys / 2, setup.shape.context, "context");
     constexpr Index words = std::numeric_limits<Row>::max();
     at_most(words, ServingTables{setup.shape, nullptr}.size(), "words for slots, context and page_size");
     at_most(words, std::max(setup.block_pages, setup.end_pages) * setup.shape.page_size, "tokens of key storage");
@@ -180,8 +179,9 @@ class Engine {
     check_sizes(setup);
     Index const per_list = setup.shape.pages_per_list();
     if (options_.cache_bytes == 0) {
-      setup.block_pages = options_.slots * rules_.lists * per_list;
-      setup.end_pages = setup.has_ends ? options_.slots * per_list : 0;
+      Index const texts = options_.slots + (options_.prefix_cache ? std::max<Index>(options_.slots / 4, 1) : 0);
+      setup.block_pages = texts * rules_.lists * per_list;
+      setup.end_pages = setup.has_ends ? texts * per_list : 0;
     } else {
       using Scalar = typename B::scalar_type;
       double const layer = 2.0 * static_cast<double>(config.transformer.key_value_size() * options_.page_size) * sizeof(Scalar);
@@ -215,26 +215,11 @@ class Engine {
   /// Runs the largest launches on empty tables, so that no memory moves once work has been captured.
   void reserve() {
     StageRooms const& most = state_.rooms();
-    Index longest = 256;
-    while (longest < options_.context) longest *= 2;
-    stages_.recursion(most.recursion, false, 0, longest);
-    stages_.finish(most.finished, most.sampled, longest);
-    stages_.enter(most.entering, longest);
+    Index const longest = launch_keys(options_.context);
+    stages_.recursion(most.recursion, 0, longest, {});
+    stages_.finish(most.finished, most.sampled, longest, {});
+    stages_.enter(most.entering, longest, {});
     model_->backend().arena().reset();
-  }
-
-  [[nodiscard]] Index padded(Index rows) const { return rows == 0 || !*options_.pad_rows ? rows : launch_size(rows); }
-  /// Keys of a list at most, in few sizes: attention skips what is not there.
-  [[nodiscard]] Index longest_of(TickDemand const& demand) const {
-    if (!*options_.pad_rows) return demand.longest;
-    Index longest = 256;
-    while (longest < demand.longest) longest *= 2;
-    return longest;
-  }
-  /// Rows that make a token, of so many finished ones: where rows are few, all may.
-  [[nodiscard]] Index few_sizes(Index finished, Index samples) const {
-    if (!*options_.pad_rows || samples == 0 || finished > options_.few_rows) return padded(samples);
-    return std::min(finished, state_.rooms().sampled);
   }
 
   /// The work of `step`.
@@ -244,8 +229,9 @@ class Engine {
       reports_.wait();
       absorb_oldest();
     }
-    TickDemand demand = planner_.plan(tick_ + 1, reports_.pending());
-    exact_ = S::exact || !replays_.captures || (demand.prompt_rows > 0 && demand.rows() > options_.few_rows);
+    Index const ticks = options_.ticks_per_launch;
+    TickDemand demand = planner_.plan(tick_ + 1, reports_.pending() * ticks, ticks);
+    exact_ = S::exact || (!replays_.captures && ticks == 1) || (demand.prompt_rows > 0 && demand.rows() > options_.few_rows);
     if (exact_) wait_for_all();
     apply_edits();
     if (demand.rows() == 0) {
@@ -269,11 +255,35 @@ class Engine {
     planner_.edits_made();
   }
 
+  /// The report of a tick, or the log of a launch of several.
   void absorb_oldest() {
     auto const words = reports_.front();
-    finished_lately_ = std::max<Index>(words[ServingReport::FinishedRows], finished_lately_ * 7 / 8);
-    planner_.absorb(first_reported_++, words, state_.rooms().finished);
+    if (launched_.empty()) {
+      absorb(words);
+    } else {
+      absorb_log(words, launched_.front());
+      launched_.pop_front();
+    }
+    ++first_reported_;
     reports_.pop();
+  }
+  void absorb(std::span<Row const> words) {
+    finished_lately_ = std::max<Index>(words[ServingReport::FinishedRows], finished_lately_ * 7 / 8);
+    planner_.absorb(first_reported_, words, state_.rooms().finished);
+  }
+  void absorb_log(std::span<Row const> words, Index rows) {
+    TickLog const log = state_.log();
+    Index const ticks = words[TickLog::Ticks];
+    for (Index i = 0; i < ticks; ++i) absorb(words.subspan(static_cast<std::size_t>(log.report(i))));
+    planner_.called(words[TickLog::Calls]);
+    count_ticks(ticks, rows);
+  }
+  /// Ticks of so many rows that also ran coda and prelude.
+  void count_ticks(Index ticks, Index rows) {
+    auto& counters = planner_.counters();
+    counters.ticks += ticks;
+    counters.coda_ticks += ticks;
+    counters.launched_rows += ticks * rows;
   }
   void wait_for_all() {
     while (reports_.pending() > 0) {
@@ -283,60 +293,59 @@ class Engine {
   }
   void post() { reports_.post(std::span<Row const>(state_.report_words())); }
 
-  /// A launch's work depends on its sizes alone.
-  template <class Work>
-  void run(Index stage, Index a, Index b, Index longest, bool flag, Work const& work) {
-    static_assert(4 + 2 * kRowBits + kKeyBits <= 64);
-    auto const key = static_cast<std::uint64_t>(stage) | (static_cast<std::uint64_t>(flag) << 3) |
-                     (static_cast<std::uint64_t>(a) << 4) | (static_cast<std::uint64_t>(b) << (4 + kRowBits)) |
-                     (static_cast<std::uint64_t>(longest) << (4 + 2 * kRowBits));
-    replays_.run(key, work);
-  }
-  void run_recursion(Index rows, bool one_depth, Index longest) {
+  void run_recursion(Index rows, Index longest, LaunchFlags flags) {
     Index const phase = alike_ ? 0 : phase_;
-    run(1, rows, phase, longest, one_depth, [&] { stages_.recursion(rows, one_depth, phase, longest); });
+    replays_.run(launch_key(LaunchKind::Recursion, rows, phase, longest, flags),
+                 [&] { stages_.recursion(rows, phase, longest, flags); });
     ++phase_;
     auto& counters = planner_.counters();
     counters.launched_rows += rows;
   }
+  /// Without prompts in flight a text has one row.
+  [[nodiscard]] static bool apart(TickDemand const& demand) { return demand.prompt_rows == 0 && demand.entering_prompt == 0; }
   void clear_header() { model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0}); }
 
-  /// Rows for the coda of a tick, somewhat more than have finished lately; who finds no room goes next time.
-  [[nodiscard]] Index coda_rows(Index rows) const {
-    if (rows <= options_.few_rows) return rows;
-    return std::min(rows, std::max(padded(options_.few_rows), padded(finished_lately_ + finished_lately_ / 4 + 8)));
-  }
-
-  /// A tick whose sizes are upper bounds: the host does not wait for what the device decides.
+  /// A tick whose sizes are upper bounds, or several: the host does not wait for what the device decides.
   void tick(TickDemand const& demand) {
-    Index const rows = padded(demand.rows()), longest = longest_of(demand);
-    Index const coda = coda_rows(rows);  // and for the prelude: beyond `few_rows` no prompt is in flight
+    Index const rows = sizes_.rows(demand.rows()), longest = sizes_.keys(demand.longest);
+    Index const coda = sizes_.coda(rows, finished_lately_);  // and for the prelude: beyond `few_rows` no prompt is in flight
+    LaunchFlags const flags{false, apart(demand)};
     auto const work = [&] {
       clear_header();
-      stages_.recursion(rows, false, 0, longest);
-      stages_.finish(coda, std::min(coda, state_.rooms().sampled), longest);
-      stages_.enter(coda, longest);
+      stages_.recursion(rows, 0, longest, flags);
+      stages_.finish(coda, std::min(coda, state_.rooms().sampled), longest, flags);
+      stages_.enter(coda, longest, flags);
     };
-    run(0, rows, coda, longest, false, work);
-    post();
+    if (options_.ticks_per_launch == 1) {
+      replays_.run(launch_key(LaunchKind::Tick, rows, coda, longest, flags), work);
+      post();
+      count_ticks(1, rows);
+    } else if constexpr (PacesTicks<B>) {
+      auto const key = launch_key(LaunchKind::Ticks, rows, coda, longest, flags);
+      replays_.run_while(key, [&](typename B::Replays::Loop const& loop) {
+        work();
+        model_->backend().end_tick(state_.tables(), state_.report(), state_.log(), loop);
+      });
+      reports_.post(std::span<Row const>(state_.log().words));
+      launched_.push_back(rows);
+    }
+    ++planner_.counters().launches;
     planner_.prelude_ran();
-    auto& counters = planner_.counters();
-    ++counters.ticks;
-    ++counters.coda_ticks;
-    counters.launched_rows += rows;
     ready_ = demand.rows();
   }
 
   /// A tick in two parts: what the recursion has decided is known before the rest is launched.
   void exact_tick(TickDemand const& demand) {
-    Index const longest = longest_of(demand);
+    Index const longest = sizes_.keys(demand.longest);
+    LaunchFlags const flags{false, apart(demand)};
     auto& counters = planner_.counters();
     ++counters.ticks;
+    ++counters.launches;
     clear_header();
     TickCounts counts{std::min(ready_, demand.rows()), waiting_, demand.entering_prompt};
     auto const plan = scheduler_.recursion(counts);
     if (plan.run && counts.ready > 0) {
-      run_recursion(padded(counts.ready), plan.one_depth, longest);
+      run_recursion(sizes_.rows(counts.ready), longest, {plan.one_depth, flags.rows_apart});
       post();
       reports_.wait();
       auto const words = reports_.front();
@@ -351,13 +360,13 @@ class Engine {
     Index const entering = finishes ? samples + demand.entering_prompt : 0;
     if (finished > 0) {
       ++counters.coda_ticks;
-      Index const rows = padded(finished), drawn = few_sizes(rows, samples);
-      run(2, rows, drawn, longest, false, [&] { stages_.finish(rows, drawn, longest); });
+      Index const rows = sizes_.rows(finished), drawn = sizes_.drawn(rows, samples, state_.rooms().sampled);
+      replays_.run(launch_key(LaunchKind::Finish, rows, drawn, longest, flags), [&] { stages_.finish(rows, drawn, longest, flags); });
       waiting_ = samples_ = 0;
     }
     if (entering > 0) {
-      Index const rows = padded(entering);
-      run(3, rows, 0, longest, false, [&] { stages_.enter(rows, longest); });
+      Index const rows = sizes_.rows(entering);
+      replays_.run(launch_key(LaunchKind::Enter, rows, 0, longest, flags), [&] { stages_.enter(rows, longest, flags); });
       planner_.prelude_ran();
     }
     post();
@@ -375,13 +384,15 @@ class Engine {
   ListRules rules_;
   bool alike_;
   PlannerSetup setup_;
+  LaunchSizes sizes_;
   Planner planner_;
   ServingState<B> state_;
   Stages<Model> stages_;
   typename B::Reports reports_;
   typename B::Replays replays_;
-  Index tick_ = 0;            ///< launched
-  Index first_reported_ = 1;  ///< the tick whose report comes next
+  std::deque<Index> launched_;  ///< rows of launches of several ticks that have not reported
+  Index tick_ = 0;            ///< launched: a tick, or several in one launch
+  Index first_reported_ = 1;  ///< the one whose report comes next
   Index ready_ = 0, waiting_ = 0, samples_ = 0;  ///< after the last exact tick; upper bounds after edits
   Index phase_ = 0;           ///< recursions since rows entered
   Index finished_lately_ = 0;  ///< the most finished rows of a tick, fading

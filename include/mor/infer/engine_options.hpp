@@ -17,14 +17,19 @@ struct EngineOptions {
   Index slots = 32;              ///< requests served at once
   Index context = 0;             ///< tokens of a text at most; 0: the model's
   Index page_size = 64;          ///< tokens of a page of keys
-  Index cache_bytes = 0;         ///< room for keys and values; 0: as much as every slot can need
+  /// Room for keys and values. 0: as much as every slot can need, and with `prefix_cache` a quarter more, for one text at
+  /// least, so that kept keys have room beside the longest texts.
+  Index cache_bytes = 0;
   Index prefill_chunk = 256;     ///< prompt tokens of a request in one tick at most
   Index prefill_rows = 512;      ///< prompt tokens in flight at most
   Index queue = 1 << 20;         ///< requests that may wait
   /// A launch of more rows costs more, so with more of them in flight, and prompts among them, ticks are planned from exact
   /// counts, for which the host waits. Up to so many rows upper bounds do.
   Index few_rows = 64;
-  Index ticks_in_flight = 2;     ///< how far the host runs ahead of the device, where the device is not the host
+  Index ticks_in_flight = 2;     ///< launches that the host runs ahead of the device, where the device is not the host
+  /// Ticks that a launch goes on for by itself, where the backend can (`PacesTicks`) and the scheduler plans from upper
+  /// bounds. It stops early where the host has something to do: a text has ended, or rows of a prompt are through.
+  Index ticks_per_launch = 1;
   RoutingMode mode = RoutingMode::Threshold;  ///< or AuxRouter, or FullDepth
   double admission_margin = 1.0;  ///< standard deviations of pages kept free for the requests that run
   bool prefix_cache = true;      ///< keep the keys of prompts for later requests that begin alike
@@ -34,8 +39,7 @@ struct EngineOptions {
   std::optional<bool> pad_rows = {};  ///< launches have one of a few sizes; default: where launches are captured
 
   void check() const {
-    auto const positive = [](Index value, char const* field) {
-      constexpr Index most = 1 << 20;
+    auto const positive = [](Index value, char const* field, Index most = 1 << 20) {
       if (value >= 1 && value <= most) return;
       fail(ErrorCode::InvalidArgument, "an option of the engine is out of range", std::string("EngineOptions, ") + field,
            "1 .. " + text_of(most), text_of(value));
@@ -46,6 +50,7 @@ struct EngineOptions {
     positive(prefill_rows, "prefill_rows");
     positive(queue, "queue");
     positive(ticks_in_flight, "ticks_in_flight");
+    positive(ticks_per_launch, "ticks_per_launch", 1024);
     require(context >= 0 && cache_bytes >= 0 && admission_margin >= 0.0, "an option of the engine is negative", "EngineOptions");
     require(mode != RoutingMode::TopK, "top-k over a sequence is not causal: serve with Threshold, AuxRouter or FullDepth",
             "EngineOptions, mode");
@@ -61,6 +66,7 @@ struct EngineStatistics {
   Index cached_pages = 0;                       ///< held by the prefix cache alone
   Index prefix_hits = 0, prefix_tokens = 0;     ///< requests that began with kept keys, tokens saved
   Index ticks = 0, coda_ticks = 0;
+  Index launches = 0;                           ///< that ran these ticks: fewer where the device goes on by itself
   Index recursion_rows = 0, launched_rows = 0;  ///< rows that took a recursion; rows launched for them, padding included
   Index prompt_tokens = 0, new_tokens = 0;      ///< read; made
   std::vector<Index> depths = {};               ///< [Nr + 1] tokens read that took so many recursions

@@ -74,11 +74,13 @@ class Planner {
     return false;
   }
 
-  /// Prepares tick number `tick` while `in_flight` earlier ones have not reported: growth of lists, prompt chunks, new
-  /// guests. `edits` are to be made before it.
-  TickDemand plan(Index tick, Index in_flight) {
+  /// Prepares launch number `tick` while `in_flight` earlier ticks may not have reported: growth of lists, prompt chunks, new
+  /// guests. `edits` are to be made before it. @param ticks  of the launch at most: none of its edits come between them
+  TickDemand plan(Index tick, Index in_flight, Index ticks = 1) {
     tick_ = tick;
     in_flight_ = in_flight;
+    ticks_ = ticks;
+    if (calls_ != answered_) edits_.answer(answered_ = calls_);
     for (Slot* const slot : by_age()) {
       if (slot->sequence != nullptr) grow(*slot);
     }
@@ -90,7 +92,7 @@ class Planner {
     return demand();
   }
 
-  /// Takes the report of tick `tick`; events collect until `hand_out_events`.
+  /// Takes the report of a tick of launch `tick`; events collect until `hand_out_events`.
   void absorb(Index tick, std::span<Row const> words, Index finished_room) {
     ServingReport const report{{}, finished_room};
     auto const at = [&](Index word) { return words[static_cast<std::size_t>(word)]; };
@@ -103,6 +105,9 @@ class Planner {
       token_made(tick, at(word), at(word + 1), math::word_float(at(word + 2)), at(word + 3) != 0);
     }
   }
+
+  /// So many ticks have called for the host (`TickLog::Calls`), all of which have been absorbed.
+  void called(Row calls) { calls_ = calls; }
 
   /// The tick that was planned last has run the prelude.
   void prelude_ran() {
@@ -150,9 +155,13 @@ class Planner {
     if (l == 0 || setup_.shape.dense_lists) return tokens;
     return slot.lengths[static_cast<std::size_t>(l)] + tokens - slot.read();
   }
-  /// Tokens whose rows a decoding slot may have started by the end of this tick. The last token is never read.
+  /// Tokens whose rows a decoding slot may have started by the end of this launch. The last token is never read.
   [[nodiscard]] Index tokens_bound(Slot const& slot) const {
-    return std::min(slot.sequence->length() + in_flight_ + 1, slot.sequence->last_position);
+    return std::min(slot.sequence->length() + in_flight_ + ticks_, slot.sequence->last_position);
+  }
+  /// The same of a slot whose rows up to token `tokens` enter with the first tick of this launch: it decodes from the next on.
+  [[nodiscard]] Index entering_bound(Slot const& slot, Index tokens) const {
+    return tokens == slot.goal ? std::min(tokens + ticks_ - 1, slot.sequence->last_position) : tokens;
   }
 
   /// Lengthens the slot's lists to hold `tokens` tokens; false, and nothing done, where pages are missing.
@@ -232,7 +241,7 @@ class Planner {
     if (slot.chunk.rows != 0 || slot.fed == slot.goal) return true;
     auto const [first, cells] = prompt_cells_.take(std::min(setup_.options.prefill_chunk, slot.goal - slot.fed));
     if (cells == 0) return true;
-    while (!lengthen(slot, slot.fed + cells)) {
+    while (!lengthen(slot, entering_bound(slot, slot.fed + cells))) {
       Slot* const victim = youngest();
       if (!nothing_moves() || victim == &slot) {
         prompt_cells_.give_back(first, cells);
@@ -412,7 +421,8 @@ class Planner {
   EventLog events_;
   EngineStatistics statistics_;
   RequestId next_id_ = 1;
-  Index tick_ = 0, in_flight_ = 0, admissions_ = 0;
+  Index tick_ = 0, in_flight_ = 0, ticks_ = 1, admissions_ = 0;
+  Row calls_ = 0, answered_ = 0;
 };
 
 }  // namespace mor::infer

@@ -74,8 +74,8 @@ struct NoRefillScheduler {
   [[nodiscard]] bool finish(TickCounts const& counts) const { return counts.ready == 0; }
 };
 
-/// Places are filled at once, but a launch holds rows of one depth only: the depth that most rows wait for. A baseline for
-/// measurements: a lone row waits for as long as more rows keep coming at another depth.
+/// Places are filled at once, but a launch holds rows of one depth only: the depth that most rows wait for, and now and
+/// then one that has waited long (`math::depth_of_launch`), so that no row is left behind. A baseline for measurements.
 struct HomogeneousScheduler {
   static constexpr bool lock_step = false;
   static constexpr bool exact = true;

@@ -43,7 +43,9 @@ class ServingState {
   using Scalar = typename B::scalar_type;
   using Real = typename B::real_type;
 
-  ServingState(B& backend, ServingShape const& shape, StageRooms const& rooms, Index hidden_size, bool keeps_entry)
+  /// @param ticks  of a launch at most
+  ServingState(B& backend, ServingShape const& shape, StageRooms const& rooms, Index hidden_size, bool keeps_entry,
+               Index ticks = 1)
       : rooms_(rooms),
         words_(backend.memory(), ServingTables{shape, nullptr}.size()),
         lists_(backend.memory(), 10 * rooms.recursion + 6 * rooms.finished + 7 * rooms.entering + 2 * rooms.sampled + 8),
@@ -54,10 +56,13 @@ class ServingState {
         hidden_(backend.memory(), bank_rows(shape) * hidden_size),
         entry_(backend.memory(), keeps_entry ? bank_rows(shape) * hidden_size : 0),
         values_(backend.memory(), 2 * bank_rows(shape)),
+        log_(backend.memory(), ticks > 1 ? TickLog::size(ticks, report_.size()) : 0),
+        ticks_(ticks),
         tables_{shape, words_.data()} {
     backend.fill(words_.span(), Row{0});
     backend.fill(report_.span(), Row{0});
     backend.fill(lists_.span(), Row{0});
+    if (ticks > 1) backend.fill(log_.span(), Row{0});
     std::vector<Row> iota(static_cast<std::size_t>(order_.size()));
     for (std::size_t i = 0; i < iota.size(); ++i) iota[i] = static_cast<Row>(i);
     backend.store(std::span<Row const>(iota), order_.span());
@@ -79,6 +84,8 @@ class ServingState {
   [[nodiscard]] std::span<Row const> host_order() const { return host_order_; }
   [[nodiscard]] std::span<Row> report_words() const { return report_.span(); }
   [[nodiscard]] ServingReport report() const { return {report_.span(), rooms_.finished}; }
+  /// No words where launches have one tick.
+  [[nodiscard]] TickLog log() const { return {log_.span(), ticks_, report_.size()}; }
   [[nodiscard]] std::span<Token> tokens(Index rows) const { return tokens_.span().first(static_cast<std::size_t>(rows)); }
 
   /// The first `rows` rows of a stage's lists; the same memory in every call.
@@ -144,6 +151,8 @@ class ServingState {
   Buffer<Token> tokens_;
   Buffer<Scalar> hidden_, entry_;
   Buffer<Real> values_;
+  Buffer<Row> log_;
+  Index ticks_;
   std::vector<Row> host_order_;
   ServingTables tables_;
   ServingBank<B> bank_;

@@ -4,8 +4,10 @@
 /// finished rows through coda, head and sampling, P takes new tokens through embedding and prelude.
 #pragma once
 
+#include "mor/infer/launch_sizes.hpp"
 #include "mor/infer/planner.hpp"
 #include "mor/infer/serving_layer.hpp"
+#include "mor/infer/serving_stack.hpp"
 #include "mor/infer/serving_state.hpp"
 #include "mor/model/kv_cache.hpp"
 
@@ -50,8 +52,9 @@ class Stages {
   using Scalar = typename B::scalar_type;
   using Real = typename B::real_type;
 
-  Stages(Model& model, ServingState<B>& state, ListRules const& rules, Index block_pages, Index end_pages, RoutingMode mode)
-      : model_(&model), state_(&state), rules_(rules), mode_(mode) {
+  /// @param stacks  layers may run in one launch, where the backend can do that: other kernels, with other last bits
+  Stages(Model& model, ServingState<B>& state, ListRules const& rules, Index block_pages, Index end_pages, RoutingMode mode, bool stacks)
+      : model_(&model), state_(&state), rules_(rules), mode_(mode), stack_(model.backend(), model.config().transformer, stacks) {
     auto const& schedule = model.schedule();
     auto const& t = model.config().transformer;
     Index const page = state.tables().shape.page_size;
@@ -88,10 +91,10 @@ class Stages {
 
   /// R. @param longest  keys of a list at most
   /// @param phase  the recursion that all rows take, where recursions run different layers; else 0
-  void recursion(Index rows, bool one_depth, Index phase, Index longest) {
+  void recursion(Index rows, Index phase, Index longest, LaunchFlags flags) {
     B& b = begin();
     auto const list = state_->recursion_rows(rows);
-    b.start_recursion(state_->tables(), one_depth, list);
+    b.start_recursion(state_->tables(), flags.one_depth, list);
     auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
     b.gather_rows(state_->bank().hidden, list.cells, x);
     auto const& schedule = model_->schedule();
@@ -100,7 +103,8 @@ class Stages {
     if (rules_.overlay) {
       for (Index r = 1; r < schedule.num_recursions(); ++r) copies_.push_back(block_list(list.base_begins, list.first_limits, r, longest));
     }
-    for (std::size_t j = 0; j < sets.size(); ++j) x = layer(sets[j], x, list.positions, block_keys(list, phase, static_cast<Index>(j), longest));
+    x = layers(sets, x, list.positions, flags.rows_apart,
+               [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); });
     auto context = router_context();
     auto const scores = b.arena().template allocate<Real>(rows);
     model_->router().serve_step(context, model_->serving_router_state(), list,
@@ -109,7 +113,7 @@ class Stages {
   }
 
   /// C.
-  void finish(Index rows, Index samples, Index longest) {
+  void finish(Index rows, Index samples, Index longest, LaunchFlags flags) {
     B& b = begin();
     auto const list = state_->finished_rows(rows);
     auto const drawn = state_->sampled_rows(samples);
@@ -117,9 +121,8 @@ class Stages {
     auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
     b.gather_rows(state_->bank().hidden, list.cells, x);
     auto const& schedule = model_->schedule();
-    for (std::size_t l = 0; l < schedule.coda.size(); ++l) {
-      x = layer(schedule.coda[l], x, list.positions, end_keys(list, schedule.prelude.size() + l, longest));
-    }
+    x = layers(schedule.coda, x, list.positions, flags.rows_apart,
+               [&](std::size_t l) { return end_keys(list, schedule.prelude.size() + l, longest); });
     auto const tokens = state_->tokens(samples);
     auto const log_probabilities = b.arena().template allocate<Real>(samples);
     if (samples > 0) {
@@ -137,7 +140,7 @@ class Stages {
   }
 
   /// P.
-  void enter(Index rows, Index longest) {
+  void enter(Index rows, Index longest, LaunchFlags flags) {
     B& b = begin();
     auto const list = state_->entering_rows(rows);
     auto const tokens = state_->tokens(rows);
@@ -146,7 +149,7 @@ class Stages {
     auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
     b.embed(tokens, views.weight(model_->parameter_indices().embedding), x);
     auto const& prelude = model_->schedule().prelude;
-    for (std::size_t l = 0; l < prelude.size(); ++l) x = layer(prelude[l], x, list.positions, end_keys(list, l, longest));
+    x = layers(prelude, x, list.positions, flags.rows_apart, [&](std::size_t l) { return end_keys(list, l, longest); });
     b.scatter_rows(x, list.cells, state_->bank().hidden);
     auto context = router_context();
     model_->router().serve_enter(context, model_->serving_router_state(), list,
@@ -178,11 +181,29 @@ class Stages {
     return backend();
   }
 
-  View<Scalar> layer(Index set, View<Scalar> x, std::span<Row const> positions, ServedKeys<B> const& keys) {
-    auto const out = backend().arena().template matrix<Scalar>(x.rows, x.cols);
-    serve_layer(backend(), model_->config().transformer, model_->parameters().views(),
-                model_->parameter_indices().layers[static_cast<std::size_t>(set)], x, positions, keys, out);
-    return out;
+  /// Layers of the parameter sets `sets`, one after the other. @param keys_of  the keys of the n-th
+  template <class KeysOf>
+  View<Scalar> layers(std::vector<Index> const& sets, View<Scalar> x, std::span<Row const> positions, bool rows_apart,
+                      KeysOf const& keys_of) {
+    B& b = backend();
+    auto const views = model_->parameters().views();
+    auto const parameters = [&](std::size_t n) -> LayerParameters const& {
+      return model_->parameter_indices().layers[static_cast<std::size_t>(sets[n])];
+    };
+    stack_.clear();
+    for (std::size_t n = 0; n < sets.size() && stack_.add(x.rows, views, parameters(n), keys_of(n)); ++n) {
+    }
+    if (!sets.empty() && stack_.size() == sets.size()) {
+      auto const out = b.arena().template matrix<Scalar>(x.rows, x.cols);
+      stack_.run(b, x, positions, rows_apart, out);
+      return out;
+    }
+    for (std::size_t n = 0; n < sets.size(); ++n) {
+      auto const out = b.arena().template matrix<Scalar>(x.rows, x.cols);
+      serve_layer(b, model_->config().transformer, views, parameters(n), x, positions, keys_of(n), out);
+      x = out;
+    }
+    return x;
   }
 
   /// Each row is a sequence of its own.
@@ -242,6 +263,7 @@ class Stages {
   ServingState<B>* state_;
   ListRules rules_;
   RoutingMode mode_;
+  ServingStack<B> stack_;
   std::vector<PagedPlane<B>> block_, ends_;
   std::vector<KeyList> copies_;
   std::vector<Row> from_, to_;

@@ -37,6 +37,8 @@ class TableEdits {
     set(table + tables_.list_begin(ends ? 0 : list, slot) + index, page);
   }
   void copy(PageCopy const& copy) { copies_.push_back(copy); }
+  /// The host knows of so many ticks that called for it.
+  void answer(Row calls) { set(tables_.answered(), calls); }
 
   /// A slot's new guest: its text, its knobs, and the keys that it begins with.
   void guest(Index slot, Slot const& guest) {

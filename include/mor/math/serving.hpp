@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Scalar rules of serving, shared by host and device: who goes round again, and how a rule is kept in words.
+/// Scalar rules of serving, shared by host and device: who goes round again, which depth a launch of one depth takes,
+/// whether ticks go on, and how a rule is kept in words.
 #pragma once
 
 #include "mor/core/sampling.hpp"
+#include "mor/core/serving_tables.hpp"
 #include "mor/core/types.hpp"
 
 #include <bit>
@@ -17,6 +19,43 @@ template <class Real>
                                                      float threshold) {
   if (taken >= recursions || taken >= most) return false;
   return taken < least || score >= static_cast<Real>(threshold);
+}
+
+/// A depth that more than so many launches of one depth have passed over comes before those with more rows.
+inline constexpr Row kPatience = 16;
+
+/// The depth that a launch of one depth takes, where `ready[d]` rows wait for depth d and `passed_over[d]` launches have
+/// left them waiting: the one with most rows, or, once some depth's patience is over, the one passed over most often; the
+/// deeper one on a tie. 0 where no row waits.
+///
+/// No row is passed over more than kPatience + recursions times: when a depth's patience is over, each other depth is taken
+/// at most once before it, since that one then counts from 0 while the counts of all depths that wait grow alike.
+[[nodiscard]] MOR_HOST_DEVICE constexpr Index depth_of_launch(Row const* ready, Row const* passed_over, Index recursions) {
+  Index fullest = -1, oldest = -1;
+  for (Index depth = 0; depth < recursions; ++depth) {
+    if (ready[depth] == 0) continue;
+    if (fullest < 0 || ready[depth] >= ready[fullest]) fullest = depth;
+    if (oldest < 0 || passed_over[depth] >= passed_over[oldest]) oldest = depth;
+  }
+  if (fullest < 0) return 0;
+  return passed_over[oldest] > kPatience ? oldest : fullest;
+}
+
+/// A depth's count after such a launch.
+[[nodiscard]] MOR_HOST_DEVICE constexpr Row count_passed_over(Row ready, Row passed_over, bool taken) {
+  return taken || ready == 0 ? 0 : passed_over + 1;
+}
+
+/// Whether a tick leaves rows for the next one, from its report. Rows of a prompt that wait for others have those beside
+/// them, and where the lists had no room for all rows, those that had are counted.
+[[nodiscard]] MOR_HOST_DEVICE constexpr bool rows_remain(Row const* report) {
+  return report[ServingReport::ReadyRows] > 0 || report[ServingReport::EnteredRows] > 0 ||
+         report[ServingReport::WaitingRows] > report[ServingReport::FinishedRows];
+}
+
+/// A count that is compared for equality alone, and goes on from the smallest number after the largest.
+[[nodiscard]] MOR_HOST_DEVICE constexpr Row next_count(Row count, bool one_more) {
+  return static_cast<Row>(static_cast<std::uint32_t>(count) + (one_more ? 1U : 0U));
 }
 
 [[nodiscard]] MOR_HOST_DEVICE constexpr Row float_word(float value) { return std::bit_cast<Row>(value); }

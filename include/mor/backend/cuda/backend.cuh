@@ -24,6 +24,7 @@
 #include "mor/backend/cuda/ops/routing.cuh"
 #include "mor/backend/cuda/ops/rows.cuh"
 #include "mor/backend/cuda/ops/sampling.cuh"
+#include "mor/backend/cuda/ops/serving_log.cuh"
 #include "mor/backend/cuda/ops/token_choice.cuh"
 #include "mor/backend/cuda/repetition.cuh"
 #include "mor/backend/cuda/serving_verbs.cuh"
@@ -31,6 +32,7 @@
 #include "mor/backend/cuda/tuning/architecture.hpp"
 #include "mor/backend/cuda/verb_context.cuh"
 #include "mor/contract/backend.hpp"
+#include "mor/contract/device_pacing.hpp"
 #include "mor/contract/serving.hpp"
 
 #include <cstddef>
@@ -288,6 +290,13 @@ class Backend : public ServingVerbs<Backend<T, Arch>, T, Arch> {
   }
   /// @}
 
+  /// @name Ticks without the host
+  /// @{
+  void end_tick(ServingTables const& tables, ServingReport const& report, TickLog const& log, Loop const& loop) {
+    cuda::end_tick<Arch>(verb("end_tick"), tables, report, log, loop);
+  }
+  /// @}
+
   /// @name Optimizer
   /// @{
   void add_squares(Reals gradients, ParameterGroup group, Record record) {
@@ -378,5 +387,7 @@ static_assert(mor::Backend<Backend<bfloat16>>);
 static_assert(mor::Backend<Backend<float>>);
 static_assert(mor::ServingBackend<Backend<bfloat16>>);
 static_assert(mor::ServingBackend<Backend<float>>);
+static_assert(mor::PacesTicks<Backend<bfloat16>>);
+static_assert(mor::PacesTicks<Backend<float>>);
 
 }  // namespace mor::cuda

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "mor/backend/cuda/graph.cuh"
+#include "mor/backend/cuda/ops/loop.cuh"
 #include "mor/backend/cuda/ops/work_log.cuh"
 #include "mor/core/memory.hpp"
 #include "mor/core/types.hpp"
@@ -39,18 +40,22 @@ class Replays {
 
   template <class Work>
   void run(std::uint64_t key, Work const& work) {
-    Entry& entry = find(key);
-    arena_->reset();
-    if (entry.warm && !entry.refused && (!entry.graph.captured() || entry.allocations != arena_->allocations())) {
-      finish(entry.graph);
-      entry.refused = !entry.graph.capture(stream_, [&] { guarded(work); });
-      entry.allocations = arena_->allocations();
-      arena_->release({});
-    }
-    if (entry.graph.captured()) return entry.graph.launch(stream_);
-    guarded(work);
-    entry.warm = true;
-    arena_->release({});
+    replay(key, work, [&](Graph& graph) { return graph.capture(stream_, [&] { guarded(work); }); });
+  }
+
+  /// What the work of a loop is called with, for `end_tick`.
+  using Loop = cuda::Loop;
+  /// As `run`, of `work(loop)`, whose graph goes round again for as long as the `end_tick` in it says so. While it is not
+  /// captured it runs once. A key belongs to one of the two functions.
+  template <class Work>
+  void run_while(std::uint64_t key, Work const& work) {
+    replay(
+        key, [&] { work(Loop{}); },
+        [&](Graph& graph) {
+          return graph.capture_while(stream_, [&](cudaGraphConditionalHandle condition) {
+            guarded([&] { work(Loop{condition, true}); });
+          });
+        });
   }
 
   /// Whether the last run of the key launched a graph, and that graph is still kept.
@@ -89,6 +94,22 @@ class Replays {
     if (!graph.captured()) return;
     check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     graph.forget();
+  }
+
+  template <class Work, class Capture>
+  void replay(std::uint64_t key, Work const& work, Capture const& capture) {
+    Entry& entry = find(key);
+    arena_->reset();
+    if (entry.warm && !entry.refused && (!entry.graph.captured() || entry.allocations != arena_->allocations())) {
+      finish(entry.graph);
+      entry.refused = !capture(entry.graph);
+      entry.allocations = arena_->allocations();
+      arena_->release({});
+    }
+    if (entry.graph.captured()) return entry.graph.launch(stream_);
+    guarded(work);
+    entry.warm = true;
+    arena_->release({});
   }
 
   /// Runs the work, in which verbs that need the host are refused.

@@ -10,6 +10,7 @@
 #include "mor/backend/cuda/ops/serving_layers.cuh"
 #include "mor/backend/cuda/ops/serving_routing.cuh"
 #include "mor/backend/cuda/ops/serving_tables.cuh"
+#include "mor/backend/cuda/ops/stack.cuh"
 #include "mor/backend/cuda/replays.cuh"
 #include "mor/backend/cuda/reports.cuh"
 #include "mor/backend/cuda/verb_context.cuh"
@@ -23,9 +24,19 @@
 
 namespace mor::cuda {
 
+namespace detail {
+/// Where several layers can run in one launch.
+template <class T, class Arch>
+struct StackSupport {};
+template <>
+struct StackSupport<bfloat16, Sm90> {
+  using LayerStack = cuda::LayerStack;
+};
+}  // namespace detail
+
 /// Base of `Self`, a backend with weights of T, which gives `context` and `upload`.
 template <class Self, class T, class Arch>
-class ServingVerbs {
+class ServingVerbs : public detail::StackSupport<T, Arch> {
   using In = View<T const>;
   using Out = View<T>;
   using RealIn = View<float const>;

@@ -24,6 +24,7 @@
 #include "mor/backend/host/serving_tables.hpp"
 #include "mor/backend/host/token_choice.hpp"
 #include "mor/contract/backend.hpp"
+#include "mor/contract/device_pacing.hpp"
 #include "mor/contract/serving.hpp"
 #include "mor/math/update.hpp"
 
@@ -297,6 +298,10 @@ class Backend {
                         ServingReport const& report) {
     host::collect_entering(tables, rows, tokens, report);
   }
+  void end_tick(ServingTables const& tables, ServingReport const& report, TickLog const& log, Replays::Loop const& loop) {
+    bool const again = host::end_tick(tables, report, log, loop.again != nullptr);
+    if (loop.again != nullptr) *loop.again = again;
+  }
   /// @}
 
   /// @name Optimizer
@@ -333,5 +338,6 @@ static_assert(mor::Backend<Backend<float>>);
 static_assert(mor::Backend<Backend<double>>);
 static_assert(mor::ServingBackend<Backend<float>>);
 static_assert(mor::ServingBackend<Backend<double>>);
+static_assert(mor::PacesTicks<Backend<float>>);
 
 }  // namespace mor::host

@@ -84,6 +84,18 @@ class Replays {
   void run(std::uint64_t /*key*/, Work const& work) {
     work();
   }
+
+  /// Work of a loop is called with this and hands it to `end_tick`, which says here whether there is another round.
+  struct Loop {
+    bool* again = nullptr;  ///< null: there is none
+  };
+  template <class Work>
+  void run_while(std::uint64_t /*key*/, Work const& work) {
+    for (bool again = true; again;) {
+      again = false;
+      work(Loop{&again});
+    }
+  }
 };
 
 }  // namespace mor::host

@@ -35,25 +35,27 @@ inline void pad_rows(ServingTables const& tables, ServingRows const& rows, std::
   rows.count[0] = static_cast<Row>(count);
 }
 
-/// The depth that most Ready cells wait for; the deeper one on a tie.
-[[nodiscard]] inline Row commonest_depth(ServingTables const& tables) {
-  std::vector<Index> waiting(static_cast<std::size_t>(tables.shape.recursions), 0);
+/// The depth of a launch of one depth, and what the tables know of it from then on.
+[[nodiscard]] inline Row take_depth(ServingTables const& tables) {
+  std::vector<Row> ready(static_cast<std::size_t>(tables.shape.recursions), 0);
   for (Index cell = 0; cell < tables.shape.cells(); ++cell) {
     if (tables.at(tables.status(cell)) == static_cast<Row>(CellStatus::Ready)) {
-      ++waiting[static_cast<std::size_t>(tables.at(tables.depth(cell)))];
+      ++ready[static_cast<std::size_t>(tables.at(tables.depth(cell)))];
     }
   }
-  Row best = 0;
-  for (std::size_t depth = 0; depth < waiting.size(); ++depth) {
-    if (waiting[depth] >= waiting[static_cast<std::size_t>(best)]) best = static_cast<Row>(depth);
+  Row* const passed_over = &tables.at(tables.passed_over(0));
+  Index const taken = math::depth_of_launch(ready.data(), passed_over, tables.shape.recursions);
+  for (Index depth = 0; depth < tables.shape.recursions; ++depth) {
+    passed_over[depth] =
+        math::count_passed_over(ready[static_cast<std::size_t>(depth)], passed_over[depth], depth == taken);
   }
-  return best;
+  return static_cast<Row>(taken);
 }
 
 }  // namespace detail
 
 inline void start_recursion(ServingTables const& tables, bool one_depth, ServingRows const& rows) {
-  Row const only = one_depth ? detail::commonest_depth(tables) : -1;
+  Row const only = one_depth ? detail::take_depth(tables) : -1;
   std::size_t count = 0;
   Row slot_before = -1;
   Row rank = 0;
@@ -192,6 +194,32 @@ inline void collect_entering(ServingTables const& tables, ServingRows const& row
   std::fill(tokens.begin() + static_cast<std::ptrdiff_t>(count), tokens.end(), Token{0});
   detail::pad_rows(tables, rows, count);
   report.words[ServingReport::EnteredRows] = static_cast<Row>(count);
+}
+
+/// @param looped  whether the work can go round again
+/// @return whether it does
+inline bool end_tick(ServingTables const& tables, ServingReport const& report, TickLog const& log, bool looped) {
+  auto const word = [&](Index at) { return report.words[static_cast<std::size_t>(at)]; };
+  auto const put = [&](Index at, Row value) { log.words[static_cast<std::size_t>(at)] = value; };
+  auto const copy = [&](Index to, Index from, Index count) {
+    for (Index i = 0; i < count; ++i) put(to + from + i, word(from + i));
+  };
+  Row const tick = log.words[TickLog::Open] != 0 ? log.words[TickLog::Ticks] : 0;
+  Row const finished = word(ServingReport::FinishedRows), sampled = word(ServingReport::SampledRows);
+  Index const to = log.report(tick);
+  copy(to, 0, ServingReport::HeaderWords);
+  copy(to, report.finished(0), finished * ServingReport::kFinishedWords);
+  copy(to, report.sampled(0), sampled * ServingReport::kSampledWords);
+  bool calls = false;
+  for (Row i = 0; i < finished; ++i) calls = calls || word(report.finished(i)) >= tables.shape.slots;
+  for (Row i = 0; i < sampled; ++i) calls = calls || word(report.sampled(i) + 3) != 0;
+  Row const all_calls = math::next_count(log.words[TickLog::Calls], calls);
+  bool const again = looped && tick + 1 < log.most && all_calls == tables.at(tables.answered()) &&
+                     math::rows_remain(report.words.data());
+  put(TickLog::Ticks, tick + 1);
+  put(TickLog::Open, again ? 1 : 0);
+  put(TickLog::Calls, all_calls);
+  return again;
 }
 
 }  // namespace mor::host

@@ -10,30 +10,33 @@
 #include "mor/backend/cuda/tuning/serving.hpp"
 #include "mor/core/serving_tables.hpp"
 #include "mor/core/types.hpp"
+#include "mor/math/serving.hpp"
 
 namespace mor::cuda {
 
-/// The depth that most Ready cells wait for, the deeper one on a tie, in every thread. `waiting` has room for a number
-/// a recursion.
-__device__ __forceinline__ int commonest_depth(ServingTables const& tables, int* waiting) {
+/// `host::detail::take_depth`, in every thread. `ready` is shared memory for two words a recursion.
+__device__ __forceinline__ int take_depth(ServingTables const& tables, Row* ready) {
   auto const recursions = static_cast<int>(tables.shape.recursions), cells = static_cast<int>(tables.shape.cells());
-  auto const threads = static_cast<int>(blockDim.x), lane = lane_number();
-  for (int depth = static_cast<int>(threadIdx.x); depth < recursions; depth += threads) waiting[depth] = 0;
-  __syncthreads();
-  for (int first = 0; first < cells; first += threads) {
-    int const cell = first + static_cast<int>(threadIdx.x);
-    bool const ready = cell < cells && has_status(tables, cell, CellStatus::Ready);
-    int const depth = ready ? tables.at(tables.depth(cell)) : -1;
-    unsigned const same = __match_any_sync(kAllLanes, depth);
-    if (ready && (same & lanes_below(lane)) == 0) atomicAdd(waiting + depth, __popc(same));
+  auto const threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), lane = lane_number();
+  Row* const passed_over = ready + recursions;
+  for (int depth = thread; depth < recursions; depth += threads) {
+    ready[depth] = 0;
+    passed_over[depth] = tables.at(tables.passed_over(depth));
   }
   __syncthreads();
-  int most = 0;
-  for (int depth = lane; depth < recursions; depth += kWarpSize) most = max(most, waiting[depth]);
-  most = __reduce_max_sync(kAllLanes, most);
-  int best = 0;
-  for (int depth = lane; depth < recursions; depth += kWarpSize) best = waiting[depth] == most ? depth : best;
-  return __reduce_max_sync(kAllLanes, best);
+  for (int first = 0; first < cells; first += threads) {
+    int const cell = first + thread;
+    bool const waits = cell < cells && has_status(tables, cell, CellStatus::Ready);
+    int const depth = waits ? tables.at(tables.depth(cell)) : -1;
+    unsigned const same = __match_any_sync(kAllLanes, depth);
+    if (waits && (same & lanes_below(lane)) == 0) atomicAdd(ready + depth, __popc(same));
+  }
+  __syncthreads();
+  auto const taken = static_cast<int>(math::depth_of_launch(ready, passed_over, recursions));
+  for (int depth = thread; depth < recursions; depth += threads) {
+    tables.at(tables.passed_over(depth)) = math::count_passed_over(ready[depth], passed_over[depth], depth == taken);
+  }
+  return taken;
 }
 
 /// Rows that a warp found, and what its neighbours need to know to tell where runs of one slot begin.
@@ -142,15 +145,15 @@ __device__ __forceinline__ void write_recursion_row(ServingTables const& tables,
   rows.first_limits[at] = depth == 0 ? position + 1 : 0;
 }
 
-/// `host::start_recursion`. With `one_depth`, dynamic shared memory has a word a recursion.
+/// `host::start_recursion`. With `one_depth`, dynamic shared memory has two words a recursion.
 template <class Arch, int Steps>
 __global__ void __launch_bounds__(tuning::kServingThreads)
     start_recursion_kernel(ServingTables tables, bool one_depth, RowLists rows) {
-  extern __shared__ int waiting[];
+  extern __shared__ Row ready[];
   __shared__ FoundRows found[2][kWarpSize];
   wait_for_earlier_kernels<Arch>();
   let_next_kernel_start<Arch>();
-  int const only = one_depth ? commonest_depth(tables, waiting) : -1;
+  int const only = one_depth ? take_depth(tables, ready) : -1;
   auto const cells = static_cast<int>(tables.shape.cells());
   RowsBefore before;
   // Two halves take turns: a warp that writes one is past the barrier that all readers of its last contents reached.

@@ -77,6 +77,7 @@ struct LaunchShape {
   Index shared_bytes = 0;
   int cluster = 1;  ///< above 1 from compute capability 9.0 on; divides blocks.x
   bool overlaps = false;  ///< may start before the kernel ahead of it has ended: calls `wait_for_earlier_kernels`
+  bool cooperative = false;  ///< blocks wait for one another: all run at the same time, or the launch fails
 };
 
 [[nodiscard]] MOR_HOST_DEVICE constexpr Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
@@ -107,7 +108,7 @@ inline void launch(Context const& context, char const* verb, LaunchShape const& 
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
   config.stream = context.stream;
-  cudaLaunchAttribute attributes[2]{};
+  cudaLaunchAttribute attributes[3]{};
   config.attrs = attributes;
   if (shape.cluster > 1) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
@@ -124,6 +125,11 @@ inline void launch(Context const& context, char const* verb, LaunchShape const& 
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cooperative) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
   }
   check(cudaLaunchKernelEx(&config, kernel, arguments...), verb, shape.blocks.x, shape.blocks.y, shape.blocks.z,
         shape.threads, shape.shared_bytes);

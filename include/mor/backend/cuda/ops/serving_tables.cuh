@@ -73,7 +73,7 @@ inline void apply_edits(Context const& context, std::span<TableEdit const> edits
 template <class Arch>
 inline void start_recursion(Context const& context, ServingTables const& tables, bool one_depth,
                             ServingRows const& rows) {
-  Index const shared = one_depth ? tables.shape.recursions * static_cast<Index>(sizeof(int)) : 0;
+  Index const shared = one_depth ? 2 * tables.shape.recursions * static_cast<Index>(sizeof(Row)) : 0;
   auto* const kernel = detail::one_step(tables) ? &start_recursion_kernel<Arch, 1>
                                                 : &start_recursion_kernel<Arch, tuning::kServingSteps>;
   launch(context, "start_recursion", detail::look_at_cells<Arch>(tables, rows.cells.size(), shared), kernel, tables,

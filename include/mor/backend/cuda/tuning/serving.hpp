@@ -16,6 +16,9 @@ inline constexpr int kServingSteps = 4;
 /// Lists whose last row a block keeps in shared memory at a time, 4 bytes each.
 inline constexpr Index kServingLists = 8192;
 
+/// Threads that copy a tick's report, a few words a row.
+inline constexpr int kServingLogThreads = 256;
+
 /// Up to so many rows the kernels for few rows multiply, in the verbs that serve: above, the library's are faster.
 inline constexpr Index kServingFewRows = 64;
 

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The attention of a layer in a stack. A unit is one row and one key/value head with the query heads that share it; the
+/// warps of a block take 16 keys each in turn, straight from memory to registers, and their results are joined in shared
+/// memory in the order of the warps.
+///
+/// Scores are [heads, keys] and results [heads, columns], so that weights are already the left side of the second product.
+/// Of 64 dimensions lane t takes dimensions 8t to 8t + 7 and 32 + 8t to 39 + 8t of queries and keys; of values, lane g takes
+/// dimensions 8g to 8g + 7, and column g of the d-th product is dimension 8g + d. Products and sums are spelled out, here and
+/// in stack_product.cuh, so that every instance of the kernel has the same bits.
+#pragma once
+
+#include "mor/backend/cuda/kernels/attention_arguments.cuh"
+#include "mor/backend/cuda/kernels/attention_tile.cuh"
+#include "mor/backend/cuda/kernels/few_rows_team.cuh"
+#include "mor/backend/cuda/kernels/mma.cuh"
+#include "mor/backend/cuda/kernels/pack.cuh"
+#include "mor/backend/cuda/kernels/stack_block.cuh"
+
+#include <cstdint>
+#include <limits>
+
+namespace mor::cuda {
+
+/// Keys and values of one step of a warp.
+template <int HeadDim>
+struct StackStep {
+  static constexpr int kChunks = HeadDim / 32, kHalves = HeadDim / 64;
+  uint4 keys[2][kChunks];    ///< key 8n + g
+  uint4 values[4][kHalves];  ///< keys 2t, 2t + 1, 8 + 2t, 9 + 2t
+};
+
+template <int HeadDim>
+class StackAttention {
+  using Step = StackStep<HeadDim>;
+  using Buffers = tuning::StackBuffers;
+  static constexpr int kStride = tuning::Stack::warps * tuning::Stack::step_keys;
+
+ public:
+  __device__ __forceinline__ explicit StackAttention(StackBlock& block)
+      : block_(block), arguments_(block.arguments), shape_(block.plan.shape),
+        warp_(computed_here(StackBlock::warp())), lane_(computed_here(StackBlock::lane())) {}
+
+  __device__ __forceinline__ void run() {
+    int const units = arguments_.rows * shape_.kv_heads;
+    int unit = block_.rank(block_.plan.first_unit_block);
+    if (unit < units && !arguments_.rows_apart) wait_for_keys();
+#pragma unroll 1
+    for (int i = 0; unit < units; unit += block_.plan.blocks, ++i) {
+      begin(unit);
+      attend(i);
+      block_.meet();
+      finish();
+      block_.next_room();
+    }
+  }
+
+ private:
+  [[nodiscard]] __device__ __forceinline__ int g() const { return lane_ / 4; }
+  [[nodiscard]] __device__ __forceinline__ int t() const { return lane_ % 4; }
+
+  /// Until the keys of all rows are where they belong.
+  __device__ __forceinline__ void wait_for_keys() const {
+    int const expected = (2 * shape_.keys / tuning::Stack::tile) * ((arguments_.rows + 7) / 8) - 1;
+    int written;
+    do {
+      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"
+                   : "=r"(written)
+                   : "l"(__cvta_generic_to_global(block_.exchange.count(block_.layer)))
+                   : "memory");
+    } while (written != expected);
+  }
+
+  __device__ __forceinline__ void begin(int unit) {
+    row_ = static_cast<int>(arguments_.by_kv_heads(static_cast<unsigned>(unit)));
+    head_ = unit - row_ * shape_.kv_heads;
+    limit_ = block_.limits()[row_];
+    own_ = arguments_.rows_apart && block_.places()[row_] >= 0 ? limit_ - 1 : -1;
+    own_row_ = block_.exchange.at(block_.slot + block_.plan.offsets[Buffers::Projected] + row_ * block_.plan.widths[Buffers::Projected]);
+  }
+
+  /// Keys that the row does not see become zeros, and so does its own, where that comes with the query.
+  __device__ __forceinline__ void request(Step& step, int base, int place) const {
+    int const stride = arguments_.plane_stride, end = (own_ >= 0 ? own_ : limit_) - base;
+    auto const& planes = block_.vectors()[block_.layer].planes;
+    Index const first = Index{place} * stride + head_ * HeadDim;
+    bfloat16 const* const keys = planes[0] + first + g() * stride + t() * 8;
+    bfloat16 const* const values = planes[1] + first + 2 * t() * stride + g() * 8;
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int c = 0; c < Step::kChunks; ++c) {
+        step.keys[n][c] = make_uint4(0U, 0U, 0U, 0U);
+        if (8 * n + g() < end) step.keys[n][c] = load_exchanged(keys + 8 * n * stride + c * 32);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      int const key = i / 2 * 8 + i % 2;
+#pragma unroll
+      for (int h = 0; h < Step::kHalves; ++h) {
+        step.values[i][h] = make_uint4(0U, 0U, 0U, 0U);
+        if (key + 2 * t() < end) step.values[i][h] = load_exchanged(values + key * stride + h * 64);
+      }
+    }
+  }
+  /// Waits for the row's own key, the `key`-th of the step.
+  __device__ __forceinline__ void add_own(Step& step, int key) const {
+    bfloat16 const* const own_key = own_row_ + shape_.queries + head_ * HeadDim;
+    bfloat16 const* const own_value = own_key + shape_.keys;
+    uint4 keys[Step::kChunks], values[Step::kHalves];
+    bool absent;
+    do {
+      absent = false;
+#pragma unroll
+      for (int c = 0; c < Step::kChunks; ++c) keys[c] = load_exchanged(own_key + t() * 8 + c * 32);
+#pragma unroll
+      for (int h = 0; h < Step::kHalves; ++h) values[h] = load_exchanged(own_value + g() * 8 + h * 64);
+#pragma unroll
+      for (int c = 0; c < Step::kChunks; ++c) absent = absent || largest_word(keys[c]) == kAbsent;
+#pragma unroll
+      for (int h = 0; h < Step::kHalves; ++h) absent = absent || largest_word(values[h]) == kAbsent;
+    } while (__any_sync(kAllLanes, absent));
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int c = 0; c < Step::kChunks; ++c) {
+        if (8 * n + g() == key) step.keys[n][c] = keys[c];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int h = 0; h < Step::kHalves; ++h) {
+        if (i / 2 * 8 + 2 * t() + i % 2 == key) step.values[i][h] = values[h];
+      }
+    }
+  }
+
+  [[nodiscard]] __device__ __forceinline__ int place_at(int i, int base) const {
+    if (base < kStride && i < tuning::Stack::kept_units) return block_.firsts()[i * tuning::Stack::warps + warp_];
+    return block_.place_of(block_.begins()[row_], base);
+  }
+
+  /// The warp's share of a unit.
+  __device__ __forceinline__ void attend(int i) {
+    float top = -std::numeric_limits<float>::infinity(), total = 0.0F;
+    float sums[8 * Step::kHalves][4] = {};
+    uint4 query[Step::kChunks];
+    int base = warp_ * tuning::Stack::step_keys;
+    bool waits = base < limit_ || warp_ == 0;  // somebody waits also in a row without keys
+#pragma unroll 1
+    while (waits || base < limit_) {
+      Step step;
+      if (base < limit_) request(step, base, place_at(i, base));
+      if (waits) wait_for_query(query);
+      waits = false;
+      if (base >= limit_) break;
+      if (static_cast<unsigned>(own_ - base) < tuning::Stack::step_keys) add_own(step, own_ - base);
+      use(step, base, query, top, total, sums);
+      base += kStride;
+    }
+    total = __fadd_rn(total, __shfl_xor_sync(kAllLanes, total, 1));
+    total = __fadd_rn(total, __shfl_xor_sync(kAllLanes, total, 2));
+    give(top, total, sums);
+  }
+
+  __device__ __forceinline__ void wait_for_query(uint4 (&query)[Step::kChunks]) const {
+    bool const mine = g() < shape_.group();
+    bfloat16 const* const from = own_row_ + Index{head_ * shape_.group() + (mine ? g() : 0)} * HeadDim + t() * 8;
+    bool absent;
+    do {
+      absent = false;
+#pragma unroll
+      for (int c = 0; c < Step::kChunks; ++c) query[c] = load_exchanged(from + c * 32);
+#pragma unroll
+      for (int c = 0; c < Step::kChunks; ++c) absent = absent || largest_word(query[c]) == kAbsent;
+    } while (__any_sync(kAllLanes, absent));
+    if (mine) return;
+#pragma unroll
+    for (int c = 0; c < Step::kChunks; ++c) query[c] = make_uint4(0U, 0U, 0U, 0U);
+  }
+
+  __device__ __forceinline__ void use(Step const& step, int base, uint4 const (&query)[Step::kChunks], float& top, float& total,
+                                      float (&sums)[8 * Step::kHalves][4]) const {
+    float scores[2][4] = {};
+#pragma unroll
+    for (int c = 0; c < Step::kChunks; ++c) {
+      std::uint32_t const first[4] = {query[c].x, 0U, query[c].y, 0U}, second[4] = {query[c].z, 0U, query[c].w, 0U};
+#pragma unroll
+      for (int n = 0; n < 2; ++n) sm80::multiply_add(scores[n], first, step.keys[n][c].x, step.keys[n][c].y);
+#pragma unroll
+      for (int n = 0; n < 2; ++n) sm80::multiply_add(scores[n], second, step.keys[n][c].z, step.keys[n][c].w);
+    }
+    float highest = top;
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        bool const seen = base + 8 * n + 2 * t() + e < limit_;
+        scores[n][e] = seen ? __fmul_rn(scores[n][e], arguments_.scale) : -std::numeric_limits<float>::infinity();
+        highest = fmaxf(highest, scores[n][e]);
+      }
+    }
+    highest = fmaxf(highest, __shfl_xor_sync(kAllLanes, highest, 1));
+    highest = fmaxf(highest, __shfl_xor_sync(kAllLanes, highest, 2));
+    highest = fmaxf(highest, kLowestScore);
+    float const factor = exp2_fast(__fsub_rn(top, highest));
+    top = highest;
+    total = __fmul_rn(total, factor);
+#pragma unroll
+    for (auto& sum : sums) sum[0] = __fmul_rn(sum[0], factor), sum[1] = __fmul_rn(sum[1], factor);
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        scores[n][e] = exp2_fast(__fsub_rn(scores[n][e], highest));
+        total = __fadd_rn(total, scores[n][e]);
+      }
+    }
+    std::uint32_t const weights[4] = {pack_bfloat16(scores[0][0], scores[0][1]), 0U, pack_bfloat16(scores[1][0], scores[1][1]), 0U};
+#pragma unroll
+    for (int h = 0; h < Step::kHalves; ++h) {
+      std::uint32_t const words[4][4] = {{step.values[0][h].x, step.values[0][h].y, step.values[0][h].z, step.values[0][h].w},
+                                         {step.values[1][h].x, step.values[1][h].y, step.values[1][h].z, step.values[1][h].w},
+                                         {step.values[2][h].x, step.values[2][h].y, step.values[2][h].z, step.values[2][h].w},
+                                         {step.values[3][h].x, step.values[3][h].y, step.values[3][h].z, step.values[3][h].w}};
+#pragma unroll
+      for (int d = 0; d < 8; ++d) {
+        unsigned const halves = d % 2 == 0 ? 0x5410U : 0x7632U;
+        sm80::multiply_add(sums[8 * h + d], weights, __byte_perm(words[0][d / 2], words[1][d / 2], halves),
+                           __byte_perm(words[2][d / 2], words[3][d / 2], halves));
+      }
+    }
+  }
+
+  /// Room of [warps, heads, HeadDim] sums, then [warps, heads] maxima and totals.
+  [[nodiscard]] __device__ __forceinline__ float* sums_of(int warp, int head) const {
+    return reinterpret_cast<float*>(block_.sums_room()) + (warp * shape_.group() + head) * HeadDim;
+  }
+  [[nodiscard]] __device__ __forceinline__ float2* state_of(int warp, int head) const {
+    return reinterpret_cast<float2*>(sums_of(tuning::Stack::warps, 0)) + warp * shape_.group() + head;
+  }
+  __device__ __forceinline__ void give(float top, float total, float const (&sums)[8 * Step::kHalves][4]) const {
+    if (g() >= shape_.group()) return;
+    if (t() == 0) *state_of(warp_, g()) = make_float2(top, total);
+#pragma unroll
+    for (int h = 0; h < Step::kHalves; ++h) {
+      auto* const to = reinterpret_cast<float4*>(sums_of(warp_, g()) + h * 64 + t() * 16);
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        int const d = 8 * h + q % 2 * 4, e = q / 2;
+        to[q] = make_float4(sums[d][e], sums[d + 1][e], sums[d + 2][e], sums[d + 3][e]);
+      }
+    }
+  }
+
+  /// Joins the warps' shares.
+  __device__ __forceinline__ void finish() const {
+    int const pairs = shape_.group() * HeadDim / 2;
+#pragma unroll 1
+    for (int item = static_cast<int>(threadIdx.x); item < pairs; item += StackBlock::kThreads) {
+      int const head = item / (HeadDim / 2), column = item % (HeadDim / 2) * 2;
+      float2 state[tuning::Stack::warps];
+      float highest = kLowestScore;
+#pragma unroll
+      for (int w = 0; w < tuning::Stack::warps; ++w) {
+        state[w] = *state_of(w, head);
+        highest = fmaxf(highest, state[w].x);
+      }
+      float total = 0.0F;
+      float2 sum = make_float2(0.0F, 0.0F);
+#pragma unroll
+      for (int w = 0; w < tuning::Stack::warps; ++w) {
+        float const weight = exp2_fast(__fsub_rn(state[w].x, highest));  // 0 where the warp had no keys
+        float2 const part = *reinterpret_cast<float2 const*>(sums_of(w, head) + column);
+        total = __fmaf_rn(state[w].y, weight, total);
+        sum.x = __fmaf_rn(part.x, weight, sum.x);
+        sum.y = __fmaf_rn(part.y, weight, sum.y);
+      }
+      float const mean = total > 0.0F ? __fdividef(1.0F, total) : 0.0F;
+      int const place = block_.plan.offsets[Buffers::Attended] + row_ * shape_.queries + (head_ * shape_.group() + head) * HeadDim + column;
+      store_exchanged(block_.exchange.at(block_.slot + place),
+                      pack_bfloat16(__fmul_rn(sum.x, mean), __fmul_rn(sum.y, mean)));
+      store_exchanged(block_.exchange.at(block_.last_slot + place), kAbsent);
+    }
+  }
+
+  StackBlock& block_;
+  StackArguments const& arguments_;
+  tuning::StackShape const& shape_;
+  int const warp_, lane_;  ///< what follows from them does not wait in registers from layer to layer
+  bfloat16 const* own_row_ = nullptr;
+  int row_ = 0, head_ = 0, limit_ = 0, own_ = -1;
+};
+
+}  // namespace mor::cuda

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// What a warp of a stack's block knows all along: where it is, the block's shared memory, and the facts of the rows.
+#pragma once
+
+#include "mor/backend/cuda/kernels/key_place.cuh"
+#include "mor/backend/cuda/kernels/reduce.cuh"
+#include "mor/backend/cuda/kernels/rope.cuh"
+#include "mor/backend/cuda/kernels/stack_arguments.cuh"
+#include "mor/backend/cuda/kernels/stack_exchange.cuh"
+#include "mor/backend/cuda/kernels/stack_weights.cuh"
+#include "mor/backend/cuda/kernels/tma.cuh"
+#include "mor/backend/cuda/tuning/stack.hpp"
+#include "mor/core/types.hpp"
+
+#include <cstdint>
+
+namespace mor::cuda {
+
+class StackBlock {
+ public:
+  static constexpr int kThreads = kWarpSize * tuning::Stack::warps;  ///< that compute
+
+  __device__ __forceinline__ StackBlock(StackArguments const& args, unsigned char* shared_memory, int half)
+      : arguments(args), plan(args.plan), exchange(args.plan, args.exchange, half), ring(args.plan, shared_memory), shared(shared_memory),
+        next_slot(args.plan.slot_elements), last_slot(2 * args.plan.slot_elements) {}
+
+  StackArguments const& arguments;
+  tuning::StackPlan const& plan;
+  StackExchange const exchange;
+  StackRing ring;
+  unsigned char* const shared;
+  int layer = 0;
+  int slot = 0, next_slot, last_slot;  ///< where those of this layer, the next one, and the one before begin
+
+  __device__ __forceinline__ void next_layer() {
+    ++layer;
+    int const freed = last_slot;
+    last_slot = slot;
+    slot = next_slot;
+    next_slot = freed;
+  }
+
+  [[nodiscard]] static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / kWarpSize; }
+  [[nodiscard]] static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
+  [[nodiscard]] static __device__ __forceinline__ int block() { return static_cast<int>(blockIdx.x); }
+  /// The block's place among those that work is dealt to from `first` on.
+  [[nodiscard]] __device__ __forceinline__ int rank(int first) const {
+    int const rank = block() - first;
+    return rank < 0 ? rank + plan.blocks : rank;
+  }
+
+  /// Waits for all warps that compute.
+  static __device__ __forceinline__ void meet() { named_wait(1, kThreads); }
+
+  /// Where warps leave what is to be added up: one of two rooms. Who has left something in one, met the others and met them
+  /// again after the next one knows that everybody has read it.
+  [[nodiscard]] __device__ __forceinline__ unsigned char* sums_room() const {
+    return shared + plan.sums_at + (turn_ ? plan.sums_bytes : 0);
+  }
+  __device__ __forceinline__ void next_room() { turn_ = !turn_; }
+
+  /// [warps, rows]
+  [[nodiscard]] __device__ __forceinline__ float* squares() const { return reinterpret_cast<float*>(shared + plan.squares_at); }
+  /// [own tiles of the projection, rows, 8]: cosine and sine of each pair's angle.
+  [[nodiscard]] __device__ __forceinline__ float2* turns() const { return reinterpret_cast<float2*>(shared + plan.turns_at); }
+  /// The storage row that a row's new key goes to; -1: none.
+  [[nodiscard]] __device__ __forceinline__ int* places() const { return reinterpret_cast<int*>(shared + plan.rows_at); }
+  [[nodiscard]] __device__ __forceinline__ int* limits() const { return places() + tuning::Stack::most_rows; }
+  [[nodiscard]] __device__ __forceinline__ int* begins() const { return limits() + tuning::Stack::most_rows; }
+  /// [kept units, warps]: the storage row of the first key that a warp looks at.
+  [[nodiscard]] __device__ __forceinline__ int* firsts() const { return reinterpret_cast<int*>(shared + plan.firsts_at); }
+
+  [[nodiscard]] __device__ __forceinline__ tuning::StackRecipe* recipes() const {
+    return reinterpret_cast<tuning::StackRecipe*>(shared + plan.recipes_at);
+  }
+  /// Of all layers.
+  [[nodiscard]] __device__ __forceinline__ StackLayerVectors* vectors() const {
+    return reinterpret_cast<StackLayerVectors*>(shared + plan.layers_at);
+  }
+
+  /// The storage row of a key of a row's list.
+  [[nodiscard]] __device__ __forceinline__ int place_of(int begin, int key) const {
+    int const page = static_cast<int>(arguments.by_page(static_cast<unsigned>(key)));
+    return (arguments.table.pages[begin + page] - page) * arguments.table.page_size + key;
+  }
+
+  /// The product before which this block has nothing to do, and which it does not take part in; -1: none. `Output` and
+  /// `Down` come first, which the fewest blocks take part in.
+  [[nodiscard]] __device__ __forceinline__ int idle_product() const {
+    using tuning::StackPlan;
+    int idle = -1;
+#pragma unroll
+    for (int const which : {StackPlan::GateUp, StackPlan::Project, StackPlan::Down, StackPlan::Output}) {
+      auto const& product = plan.products[static_cast<std::size_t>(which)];
+      if (rank(product.first_block) >= product.tiles) idle = which;
+    }
+    return idle;
+  }
+
+  /// Facts that are the same in every layer, and those of the layers that are needed again and again: the cache for constants
+  /// holds less than the arguments.
+  __device__ __forceinline__ void find_facts() const {
+    using tuning::Stack;
+    using Buffers = tuning::StackBuffers;
+    auto const thread = static_cast<int>(threadIdx.x);
+    if (thread < arguments.layers) vectors()[thread] = arguments.vectors[thread];
+    if (thread < tuning::StackPlan::Products) {
+      auto const& of = plan.products[static_cast<std::size_t>(thread)];
+      auto const nibble = [&](unsigned buffers) { return static_cast<std::size_t>(buffers >> (4 * thread) & 15U); };
+      // In the order of the products.
+      auto const source = nibble(Buffers::Input | Buffers::Attended << 4 | Buffers::Middle << 8 | Buffers::Activated << 12);
+      auto const result = nibble(Buffers::Projected | Buffers::Middle << 4 | Buffers::Activated << 8 | Buffers::Input << 12);
+      recipes()[thread] = {rank(of.first_block), of.tiles, of.chunks, of.slabs,
+                           plan.offsets[source], plan.widths[source], plan.offsets[result], plan.widths[result]};
+    }
+    int const rows = arguments.rows, tiled_rows = tuning::Stack::most_rows;
+    for (int row = thread; row < rows; row += kThreads) {
+      int const limit = arguments.write.limits[row];
+      places()[row] = limit > 0 ? place_of(arguments.write.begins[row], limit - 1) : -1;
+      limits()[row] = arguments.read.limits[row];
+      begins()[row] = arguments.read.begins[row];
+    }
+    auto const& product = plan.products[tuning::StackPlan::Project];
+    int const turned = plan.shape.queries + plan.shape.keys;
+    for (int tile = rank(product.first_block), i = 0; tile < product.tiles; tile += plan.blocks, ++i) {
+      StackTile const at(arguments, tuning::StackPlan::Project, tile);
+      if (at.low >= turned) continue;
+      int const pair = at.low % plan.shape.head_dim;
+      for (int item = thread; item < rows * 8; item += kThreads) {
+        double const angle = arguments.positions[item / 8] * arguments.angles.of_pair(pair + item % 8);
+        TurnedUnit const unit = turn_unit(angle);
+        turns()[i * tiled_rows * 8 + item] = make_float2(unit.cosine, unit.sine);
+      }
+    }
+    int const units = rows * plan.shape.kv_heads;
+    for (int unit = rank(plan.first_unit_block), i = 0; unit < units && i < Stack::kept_units; unit += plan.blocks, ++i) {
+      if (thread >= Stack::warps) continue;
+      int const row = unit / plan.shape.kv_heads, key = thread * Stack::step_keys;
+      firsts()[i * Stack::warps + thread] =
+          key < arguments.read.limits[row] ? place_of(arguments.read.begins[row], key) : 0;
+    }
+    meet();
+  }
+
+ private:
+  bool turn_ = false;
+};
+
+}  // namespace mor::cuda

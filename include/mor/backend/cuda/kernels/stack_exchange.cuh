@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// How the blocks of one launch hand results to one another through device memory, without barriers: a word that has not
+/// been written yet holds a pair of bf16 that no rounding makes (a NaN is rounded to 0x7fff), and who needs it reads until
+/// it holds something else. So a result takes one store and one load to arrive, and each word vouches for itself.
+///
+/// Layers take three slots in turn. The thread that writes a word of a layer also takes back the one that it wrote at the same
+/// place a layer before: all readers have read that by then, since the new word depends on what they made of it (so
+/// everybody, also a row without keys, waits for all that a step depends on). Its place is written again two layers later; a
+/// fence of every thread in every layer lies between, and orders what it took back before what it writes next, and what it
+/// has read before what it reads next: nobody finds an old word. There are two halves; a launch uses one, and clears the
+/// other for the next launch.
+#pragma once
+
+#include "mor/backend/cuda/tuning/stack.hpp"
+#include "mor/core/dtype.hpp"
+#include "mor/core/types.hpp"
+
+#include <cstdint>
+
+namespace mor::cuda {
+
+/// Orders what this thread has read and written before what it reads and writes next, as the whole device sees it.
+__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+
+/// Two bf16 that are not there yet.
+inline constexpr std::uint32_t kAbsent = 0xffffffffU;
+
+/// Eight elements that other blocks may be writing.
+[[nodiscard]] __device__ __forceinline__ uint4 load_exchanged(bfloat16 const* from) {
+  uint4 value;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(__cvta_generic_to_global(from))
+               : "memory");
+  return value;
+}
+/// Two of them.
+[[nodiscard]] __device__ __forceinline__ std::uint32_t load_exchanged_pair(bfloat16 const* from) {
+  std::uint32_t value;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(__cvta_generic_to_global(from)) : "memory");
+  return value;
+}
+__device__ __forceinline__ void store_exchanged(bfloat16* to, std::uint32_t pair) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(to)), "r"(pair) : "memory");
+}
+/// The largest word; `kAbsent` where any of them is.
+[[nodiscard]] __device__ __forceinline__ std::uint32_t largest_word(uint4 const& words) {
+  return max(max(words.x, words.y), max(words.z, words.w));
+}
+
+/// The half that a launch uses.
+class StackExchange {
+ public:
+  __device__ __forceinline__ StackExchange(tuning::StackPlan const& plan, bfloat16* memory, int half)
+      : plan_(plan), half_(memory + half * plan.half_elements()) {}
+
+  /// An element of the half.
+  [[nodiscard]] __device__ __forceinline__ bfloat16* at(int element) const { return half_ + element; }
+  /// Parts of a layer's keys that have been written, counted from -1.
+  [[nodiscard]] __device__ __forceinline__ Row* count(int layer) const {
+    return reinterpret_cast<Row*>(half_ + tuning::Stack::slots * plan_.slot_elements) + layer;
+  }
+
+  /// Makes everything absent that a launch of `rows` rows left; thread `thread` of `threads` in all.
+  __device__ __forceinline__ void clear(int rows, unsigned thread, unsigned threads) const {
+    constexpr int pack = 8;
+#pragma unroll 1
+    for (int i = 0; i < tuning::Stack::slots * tuning::StackBuffers::Buffers; ++i) {
+      int const slot = i / tuning::StackBuffers::Buffers, buffer = i % tuning::StackBuffers::Buffers;
+      auto* const to = reinterpret_cast<uint4*>(at(slot * plan_.slot_elements + plan_.offsets[static_cast<std::size_t>(buffer)]));
+      auto const packs = static_cast<unsigned>(rows * plan_.widths[static_cast<std::size_t>(buffer)] / pack);
+#pragma unroll 1
+      for (unsigned p = thread; p < packs; p += threads) to[p] = make_uint4(kAbsent, kAbsent, kAbsent, kAbsent);
+    }
+    if (thread < tuning::Stack::most_layers) *count(static_cast<int>(thread)) = -1;
+  }
+
+ private:
+  tuning::StackPlan const& plan_;
+  bfloat16* half_;
+};
+
+}  // namespace mor::cuda

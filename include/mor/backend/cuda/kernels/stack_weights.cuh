@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// The weights of a block's tiles on their way through a ring of shared memory: one warp asks the copy engine for them, in
+/// the order in which they will be multiplied, as far ahead as there is room, whatever the other blocks do.
+#pragma once
+
+#include "mor/backend/cuda/kernels/few_rows_weights.cuh"
+#include "mor/backend/cuda/kernels/reduce.cuh"
+#include "mor/backend/cuda/kernels/stack_arguments.cuh"
+#include "mor/backend/cuda/kernels/tma.cuh"
+#include "mor/backend/cuda/tuning/stack.hpp"
+#include "mor/core/types.hpp"
+
+#include <cstdint>
+
+namespace mor::cuda {
+
+/// Which columns, in chunks, a slab of a tile has.
+struct StackSlab {
+  int begin, count;
+};
+
+/// The two runs of 8 rows of the weights that make a tile: pairs that belong together lie in the same places of both.
+struct StackTile {
+  int low, high;
+
+  __device__ __forceinline__ StackTile(StackArguments const& arguments, int product, int tile) {
+    using tuning::StackPlan;
+    auto const& shape = arguments.plan.shape;
+    if (product == StackPlan::Project) {
+      int const head = static_cast<int>(arguments.by_head_tiles(static_cast<unsigned>(tile))), half = shape.head_dim / 2;
+      low = head * half + tile * 8;  // head * head_dim + (tile - head * tiles of a head) * 8
+      high = low + half;
+    } else if (product == StackPlan::GateUp) {
+      low = tile * 8;
+      high = low + shape.inner;
+    } else {
+      low = tile * tuning::Stack::tile;
+      high = low + 8;
+    }
+  }
+};
+
+/// The ring: stages of shared memory with a barrier that says "full" and one that says "empty".
+class StackRing {
+ public:
+  __device__ __forceinline__ StackRing(tuning::StackPlan const& plan, unsigned char* shared)
+      : stages_(plan.stages), full_(reinterpret_cast<Barrier*>(shared + plan.barriers_at)),
+        room_(shared_address(shared + plan.sums_at + 2 * plan.sums_bytes)) {}
+
+  /// By one thread, before `publish_barriers`.
+  __device__ __forceinline__ void make() const {
+    for (int i = 0; i < stages_; ++i) {
+      make_barrier(full_[i], 1);
+      make_barrier(empty(i), tuning::Stack::warps);
+    }
+  }
+  [[nodiscard]] __device__ __forceinline__ std::uint32_t room() const {
+    return room_ + static_cast<std::uint32_t>(stage_ * tuning::Stack::stage_bytes);
+  }
+  __device__ __forceinline__ void wait_until_full() const { wait(full_[stage_], parity_); }
+  __device__ __forceinline__ void wait_until_empty() const { wait(empty(stage_), parity_ ^ 1U); }
+  __device__ __forceinline__ void expect(int bytes) const { arrive_expecting(full_[stage_], bytes); }
+  __device__ __forceinline__ void release() const { arrive(empty(stage_)); }
+  [[nodiscard]] __device__ __forceinline__ Barrier& full() const { return full_[stage_]; }
+  __device__ __forceinline__ void advance() {
+    if (++stage_ == stages_) {
+      stage_ = 0;
+      parity_ ^= 1U;
+    }
+  }
+
+ private:
+  [[nodiscard]] __device__ __forceinline__ Barrier& empty(int stage) const {
+    return full_[tuning::Stack::most_stages + stage];
+  }
+
+  int stages_, stage_ = 0;
+  std::uint32_t parity_ = 0;
+  Barrier* full_;
+  std::uint32_t room_;
+};
+
+/// Copies `bytes` neighbouring bytes (a multiple of 16, as are the addresses) to shared memory.
+__device__ __forceinline__ void copy_run(std::uint32_t to, void const* from, int bytes, Barrier& barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(&barrier)), "l"(policy)
+      : "memory");
+}
+
+/// By the whole of one warp: brings all weights of block `block`.
+__device__ __forceinline__ void bring_stack_weights(StackArguments const& arguments, StackRing ring, int block) {
+  using tuning::Stack;
+  auto const& plan = arguments.plan;
+  int const lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  std::uint64_t const policy = cache_policy(true);
+#pragma unroll 1
+  for (int layer = 0; layer < arguments.layers; ++layer) {
+#pragma unroll 1
+    for (int which = 0; which < tuning::StackPlan::Products; ++which) {
+      tuning::StackProduct const& product = plan.products[static_cast<std::size_t>(which)];
+      bfloat16 const* const weights = arguments.layer[layer].weights[which];
+      Index const stride = arguments.weights_stride[which];
+      int const rank = (block - product.first_block + plan.blocks) % plan.blocks;
+#pragma unroll 1
+      for (int tile = rank; tile < product.tiles; tile += plan.blocks) {
+        StackTile const rows(arguments, which, tile);
+        int const row = lane < 8 ? rows.low + lane : rows.high + lane - 8;
+#pragma unroll 1
+        for (int i = 0; i < product.slabs; ++i) {
+          int const begin = i * Stack::slab_chunks;
+          StackSlab const slab{begin, min(Stack::slab_chunks, product.chunks - begin)};
+          int const bytes = slab.count * 2 * Stack::chunk;
+          ring.wait_until_empty();
+          if (lane == 0) ring.expect(Stack::tile * bytes);
+          __syncwarp();
+          if (lane < Stack::tile) {
+            copy_run(ring.room() + static_cast<std::uint32_t>(lane * Stack::pitch),
+                     weights + row * stride + slab.begin * Stack::chunk, bytes, ring.full(), policy);
+          }
+          ring.advance();
+        }
+      }
+    }
+  }
+}
+
+}  // namespace mor::cuda

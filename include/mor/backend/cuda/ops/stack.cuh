@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// `LayerStack`: consecutive decoder layers on up to 8 rows in one launch (contract/serving.hpp). Hopper, bf16.
+#pragma once
+
+#include "mor/backend/cuda/kernels/stack.cuh"
+#include "mor/backend/cuda/ops/alignment.cuh"
+#include "mor/backend/cuda/ops/context.cuh"
+#include "mor/backend/cuda/ops/few_rows.cuh"
+#include "mor/backend/cuda/tuning/stack.hpp"
+#include "mor/contract/serving.hpp"
+#include "mor/core/active_set.hpp"
+#include "mor/core/dtype.hpp"
+#include "mor/core/error.hpp"
+#include "mor/core/memory.hpp"
+#include "mor/core/types.hpp"
+#include "mor/core/view.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+
+namespace mor::cuda {
+
+/// Floor: the weights once, and the keys that the rows see.
+class LayerStack {
+  using Layer = StackedLayer<bfloat16>;
+
+ public:
+  template <class B>
+  LayerStack(B& b, LayerSizes const& sizes)
+      : sizes_(sizes), device_(b.context().device), exchange_(b.memory(), 0), turns_(b.memory(), device_->multiprocessors) {
+    auto const narrow = [](Index value) { return static_cast<int>(value); };
+    auto const& attention = sizes.attention;
+    tuning::StackShape const shape{narrow(sizes.hidden_size), narrow(attention.num_heads * attention.head_dim), narrow(attention.num_kv_heads * attention.head_dim),
+              narrow(sizes.intermediate_size), narrow(attention.head_dim), narrow(attention.num_heads), narrow(attention.num_kv_heads)};
+    plan_ = {shape, device_->multiprocessors, device_->max_shared_bytes};
+    if (!plan_.possible) return;
+    exchange_ = Buffer<bfloat16>(b.memory(), 2 * plan_.half_elements());
+    auto const set = [&](auto const& buffer, int byte) {
+      check(cudaMemsetAsync(buffer.data(), byte, buffer.span().size_bytes(), b.context().stream), "LayerStack", buffer.size());
+    };
+    set(turns_, 0);
+    set(exchange_, 0xff);  // nothing is there
+    double power = std::pow(sizes.rope_theta, -2.0 / static_cast<double>(attention.head_dim));
+    for (double& of_bit : angles_.powers) {
+      of_bit = power;
+      power *= power;
+    }
+  }
+
+  /// Whether `run` takes so many rows with lists of so many keys at most, in pages of so many tokens.
+  [[nodiscard]] bool takes(Index rows, Index longest, Index page_size) const {
+    return plan_.possible && rows > 0 && rows <= tuning::Stack::most_rows && longest <= tuning::Stack::most_keys && page_size > 0 &&
+           page_size % tuning::Stack::step_keys == 0;
+  }
+
+  /// out [N, D] = the layers one after the other on x [N, D]; `takes` is true. See contract/serving.hpp.
+  void run(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> positions,
+           KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
+    auto const most = static_cast<std::size_t>(tuning::Stack::most_layers);
+    for (std::size_t first = 0; first < layers.size(); first += most) {
+      launch_some(context, layers.subspan(first, std::min(most, layers.size() - first)), first == 0 ? x : View<bfloat16 const>(out),
+                  positions, read, write, rows_apart, out);
+    }
+  }
+
+ private:
+  void launch_some(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> positions,
+                   KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
+    require(takes(x.rows, read.max_limit, read.page_size), "the stack does not take these rows", "LayerStack::run");
+    StackArguments arguments;
+    arguments.plan = plan_;
+    arguments.rows = static_cast<int>(x.rows);
+    arguments.layers = static_cast<int>(layers.size());
+    arguments.eps = static_cast<float>(sizes_.rms_norm_eps);
+    arguments.by_hidden = 1.0F / static_cast<float>(sizes_.hidden_size);
+    arguments.scale = static_cast<float>(sizes_.attention.scale) * kLog2E;
+    arguments.rows_apart = rows_apart;
+    arguments.x = x;
+    arguments.out = out;
+    arguments.positions = positions.data();
+    arguments.angles = angles_;
+    arguments.read = {read.key_begin.data(), read.limits.data()};
+    arguments.write = {write.key_begin.data(), write.limits.data()};
+    arguments.table = {read.pages.data(), static_cast<int>(read.page_size)};
+    arguments.by_page = Divider(read.page_size);
+    arguments.by_kv_heads = Divider(sizes_.attention.num_kv_heads);
+    arguments.by_head_tiles = Divider(sizes_.attention.head_dim / tuning::Stack::tile);
+    arguments.exchange = exchange_.data();
+    arguments.turns = turns_.data();
+    set_layers(arguments, layers);
+    auto* const kernel = sizes_.attention.head_dim == 64 ? &stack_kernel<64, tuning::Stack::row_tiles> : &stack_kernel<128, tuning::Stack::row_tiles>;
+    launch(context, "layer_stack", {dim3(static_cast<unsigned>(plan_.blocks)), tuning::Stack::threads, plan_.shared_bytes, 1, false, true},
+           kernel, arguments);
+  }
+
+  static void set_layers(StackArguments& arguments, std::span<Layer const> layers) {
+    auto const common = [](Index stride, Index& all) {
+      require(all == 0 || all == stride, "the weights of a stack's layers lie at different strides", "LayerStack::run");
+      all = stride;
+    };
+    Index strides[tuning::StackPlan::Products] = {}, plane_stride = 0;
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      Layer const& layer = layers[l];
+      auto& to = arguments.layer[l];
+      View<bfloat16 const> const weights[] = {layer.qkv, layer.o, layer.gate_up, layer.down};
+      for (int w = 0; w < tuning::StackPlan::Products; ++w) {
+        require(detail::every_row_in_packs(weights[w]), "the weights of a stack are not aligned to 16 bytes", "LayerStack::run");
+        common(weights[w].stride, strides[w]);
+        to.weights[w] = weights[w].data;
+      }
+      common(layer.plane_k.stride, plane_stride);
+      common(layer.plane_v.stride, plane_stride);
+      arguments.vectors[l] = {{layer.input_norm.data(), layer.post_attention_norm.data()}, {layer.plane_k.data, layer.plane_v.data}};
+    }
+    for (int w = 0; w < tuning::StackPlan::Products; ++w) arguments.weights_stride[w] = static_cast<int>(strides[w]);
+    arguments.plane_stride = static_cast<int>(plane_stride);
+  }
+
+  LayerSizes sizes_;
+  DeviceFacts const* device_;
+  tuning::StackPlan plan_;
+  FewRowsAngles angles_{};
+  Buffer<bfloat16> exchange_;
+  Buffer<Row> turns_;
+};
+
+}  // namespace mor::cuda

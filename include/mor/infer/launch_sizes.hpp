@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Sizes of an engine's launches, few of them since each is captured by itself, and the keys that name captured work.
+#pragma once
+
+#include "mor/core/types.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace mor::infer {
+
+/// The smallest launch size for `rows`: powers of two, and from 16 on one between each two.
+[[nodiscard]] constexpr Index launch_size(Index rows) {
+  Index size = 1;
+  while (size < rows) size *= 2;
+  return size >= 16 && size / 4 * 3 >= rows ? size / 4 * 3 : size;
+}
+
+/// The smallest bound of keys of a list for `keys`: attention skips what is not there.
+[[nodiscard]] constexpr Index launch_keys(Index keys) {
+  Index size = 256;
+  while (size < keys) size *= 2;
+  return size;
+}
+
+/// Sizes of the stages of a launch.
+struct LaunchSizes {
+  bool padded = false;  ///< only those above
+  Index few_rows = 64;  ///< so many are never worth a smaller launch
+
+  [[nodiscard]] constexpr Index rows(Index count) const { return count == 0 || !padded ? count : launch_size(count); }
+  [[nodiscard]] constexpr Index keys(Index longest) const { return padded ? launch_keys(longest) : longest; }
+  /// Rows for the coda of a tick, somewhat more than have finished lately; who finds no room goes next time.
+  [[nodiscard]] constexpr Index coda(Index ready, Index finished_lately) const {
+    if (ready <= few_rows) return ready;
+    return std::min(ready, std::max(rows(few_rows), rows(finished_lately + finished_lately / 4 + 8)));
+  }
+  /// Rows that make a token, of so many finished ones and at most `room`: where rows are few, all may.
+  [[nodiscard]] constexpr Index drawn(Index finished, Index samples, Index room) const {
+    if (!padded || samples == 0 || finished > few_rows) return rows(samples);
+    return std::min(finished, room);
+  }
+};
+
+/// What is captured.
+enum class LaunchKind : std::uint64_t {
+  Tick,
+  Recursion,
+  Finish,
+  Enter,
+  Ticks  ///< as many as the device goes on for
+};
+
+namespace detail {
+inline constexpr int kKindBits = 3, kFlagBits = 2, kRowBits = 18, kKeyBits = 23;
+}
+/// Rows of a launch, and keys of a list, at most.
+inline constexpr Index kMostLaunchRows = (Index{1} << detail::kRowBits) - 1;
+inline constexpr Index kMostListKeys = (Index{1} << detail::kKeyBits) - 1;
+
+/// What else a launch's work depends on.
+struct LaunchFlags {
+  bool one_depth = false;   ///< the rows are all at the same depth
+  bool rows_apart = false;  ///< no text has more than one of them
+};
+
+/// Work of a kind depends on two sizes, on the keys of a list at most and on the flags alone.
+[[nodiscard]] constexpr std::uint64_t launch_key(LaunchKind kind, Index a, Index b, Index longest, LaunchFlags flags) {
+  using detail::kKindBits, detail::kFlagBits, detail::kRowBits;
+  constexpr int kSizes = kKindBits + kFlagBits;
+  static_assert(kSizes + 2 * kRowBits + detail::kKeyBits <= 64);
+  return static_cast<std::uint64_t>(kind) | (static_cast<std::uint64_t>(flags.one_depth) << kKindBits) |
+         (static_cast<std::uint64_t>(flags.rows_apart) << (kKindBits + 1)) | (static_cast<std::uint64_t>(a) << kSizes) |
+         (static_cast<std::uint64_t>(b) << (kSizes + kRowBits)) |
+         (static_cast<std::uint64_t>(longest) << (kSizes + 2 * kRowBits));
+}
+
+}  // namespace mor::infer

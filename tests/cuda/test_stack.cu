@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/device.cuh"
+#include "cuda/oracle.hpp"
+
+#include "mor/backend/cuda/ops/attention.cuh"
+#include "mor/backend/cuda/ops/few_rows.cuh"
+#include "mor/backend/cuda/ops/stack.cuh"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+using namespace mor;
+using cuda::Sm90;
+
+namespace {
+
+constexpr Index page = 64, most_rows = cuda::tuning::Stack::most_rows;
+
+class HopperDevice : public test::Device {
+ public:
+  HopperDevice() {
+    if (facts().capability != 90) SKIP("no device of compute capability 9.0");
+  }
+};
+
+LayerSizes sizes_of(Index hidden, Index inner, Index heads, Index kv_heads, Index head_dim) {
+  return {hidden, inner, {heads, kv_heads, head_dim, 1.0 / std::sqrt(static_cast<double>(head_dim))}, 1e-5, 10000.0};
+}
+
+/// Weights of two layers that all layers of a stack take in turn, keys of each layer, and rows with lists of many lengths.
+class Layers {
+ public:
+  /// @param lengths  keys that each row sees, its own included; 0: a row that has no list
+  Layers(test::Device& device, LayerSizes const& sizes, Index count, std::vector<Row> const& lengths)
+      : device_(&device), sizes_(sizes), count_(count), lengths_(lengths), queries_(sizes.attention.num_heads * sizes.attention.head_dim),
+        keys_(sizes.attention.num_kv_heads * sizes.attention.head_dim), x_(device, most_rows, sizes.hidden_size, noise(most_rows, sizes.hidden_size, 1.0, 1)),
+        positions_(device, positions()), begins_(device, begins()), limits_(device, lengths), pages_(device, pages()), offsets_(device, iota()) {
+    for (Index i = 0; i < 2; ++i) {
+      auto const seed = static_cast<std::uint64_t>(10 * i);
+      qkv_.push_back(weights(queries_ + 2 * keys_, sizes.hidden_size, 2 + seed));
+      o_.push_back(weights(sizes.hidden_size, queries_, 3 + seed));
+      gate_up_.push_back(weights(2 * sizes.intermediate_size, sizes.hidden_size, 4 + seed));
+      down_.push_back(weights(sizes.hidden_size, sizes.intermediate_size, 5 + seed));
+      norms_.emplace_back(device, 1, sizes.hidden_size, noise(1, sizes.hidden_size, 1.0, 6 + seed));
+    }
+    for (std::uint64_t const seed : {100U, 101U}) initial_.emplace_back(device, storage_rows(), keys_, noise(storage_rows(), keys_, 1.0, seed), 8);
+    for (Index i = 0; i < 2 * count_; ++i) planes_.emplace_back(device, storage_rows(), keys_, 8);
+    forget_keys();
+  }
+
+  /// The planes become what they were before any run.
+  void forget_keys() {
+    for (std::size_t i = 0; i < planes_.size(); ++i) {
+      auto const from = initial_[i % 2].read();
+      cuda::check(cudaMemcpy(planes_[i].view().data, from.data, static_cast<std::size_t>(((from.rows - 1) * from.stride + from.cols)) * sizeof(bfloat16),
+                             cudaMemcpyDeviceToDevice),
+                  "cudaMemcpy");
+    }
+    cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  }
+  [[nodiscard]] std::vector<bfloat16> keys() const {
+    std::vector<bfloat16> all;
+    for (auto const& plane : planes_) {
+      auto const values = plane.raw_values();
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+  }
+
+  /// Rows [first, first + rows) by the kernels that compute one step of a layer each.
+  [[nodiscard]] std::vector<double> by_steps(Index first, Index rows) {
+    auto const& s = sizes_;
+    test::DeviceMatrix<bfloat16> hidden(*device_, rows, s.hidden_size), q(*device_, rows, queries_), attended(*device_, rows, queries_),
+        activated(*device_, rows, s.intermediate_size);
+    test::DeviceMatrix<float> lse(*device_, rows, s.attention.num_heads);
+    auto const context = device_->context();
+    KeyList const list = lists(first, rows, limits_.read());
+    View<bfloat16 const> x = x_.read().row_range(first, rows);
+    for (Index l = 0; l < count_; ++l) {
+      auto const at = static_cast<std::size_t>(l % 2), plane = static_cast<std::size_t>(2 * l);
+      cuda::few_rows_project_keys<Sm90, bfloat16>(context, x, norms_[at].span(), s.rms_norm_eps, qkv_[at].read(), positions_rows(first, rows),
+                                                  s.attention.head_dim, s.rope_theta, list, q.view(), planes_[plane].view(), planes_[plane + 1].view());
+      cuda::attention<Sm90, bfloat16>(context, q.read(), planes_[plane].read(), planes_[plane + 1].read(), list, s.attention, attended.view(), lse.view());
+      cuda::few_rows_linear_residual<Sm90, bfloat16>(context, attended.read(), o_[at].read(), x, hidden.view());
+      cuda::few_rows_norm_swiglu<Sm90, bfloat16>(context, hidden.read(), norms_[at].span(), s.rms_norm_eps, gate_up_[at].read(), activated.view());
+      cuda::few_rows_linear_residual<Sm90, bfloat16>(context, activated.read(), down_[at].read(), hidden.read(), hidden.view());
+      x = hidden.read();
+    }
+    return hidden.values();
+  }
+  /// In one launch. @param write  the rows' limits in the list that they write to; null: those that they read to
+  [[nodiscard]] test::DeviceMatrix<bfloat16> at_once(cuda::LayerStack const& stack, Index first, Index rows, bool rows_apart,
+                                                     test::DeviceRows const* write = nullptr) {
+    test::DeviceMatrix<bfloat16> out(*device_, rows, sizes_.hidden_size, 8);
+    std::vector<StackedLayer<bfloat16>> layers;
+    for (Index l = 0; l < count_; ++l) {
+      auto const at = static_cast<std::size_t>(l % 2), plane = static_cast<std::size_t>(2 * l);
+      layers.push_back({qkv_[at].read(), o_[at].read(), gate_up_[at].read(), down_[at].read(), norms_[at].span(), norms_[at].span(),
+                        planes_[plane].view(), planes_[plane + 1].view()});
+    }
+    KeyList const read = lists(first, rows, limits_.read());
+    KeyList const written = write == nullptr ? read : lists(first, rows, write->read());
+    stack.run(device_->context(), layers, x_.read().row_range(first, rows), positions_rows(first, rows), read, written, rows_apart, out.view());
+    return out;
+  }
+  [[nodiscard]] LayerSizes const& sizes() const { return sizes_; }
+  /// Row `row` continues the text of the row before it; the list of the first has room for both.
+  void share_list(std::size_t row) {
+    auto all = begins();
+    all[row] = all[row - 1];
+    begins_ = test::DeviceRows(*device_, all);
+  }
+
+ private:
+  static std::vector<double> noise(Index rows, Index cols, double scale, std::uint64_t seed) {
+    auto values = test::random_values<bfloat16>(rows * cols, seed);
+    for (double& value : values) value *= scale;
+    return values;
+  }
+  [[nodiscard]] test::DeviceMatrix<bfloat16> weights(Index out, Index in, std::uint64_t seed) const {
+    return {*device_, out, in, noise(out, in, 1.0 / std::sqrt(static_cast<double>(in)), seed), 8};
+  }
+  /// Pages before those of a row.
+  [[nodiscard]] Index pages_before(Index row) const {
+    Index count = 0;
+    for (Index i = 0; i < row; ++i) count += std::max<Index>(1, (lengths_[static_cast<std::size_t>(i)] + page - 1) / page);
+    return count;
+  }
+  [[nodiscard]] Index storage_rows() const { return pages_before(most_rows) * page; }
+  [[nodiscard]] std::vector<Row> positions() const {
+    std::vector<Row> all;
+    for (Row const length : lengths_) all.push_back(std::max<Row>(length - 1, 0) * 3);
+    return all;
+  }
+  [[nodiscard]] std::vector<Row> begins() const {
+    std::vector<Row> all;
+    for (Index i = 0; i < most_rows; ++i) all.push_back(static_cast<Row>(pages_before(i)));
+    return all;
+  }
+  [[nodiscard]] std::vector<Row> pages() const {
+    std::vector<Row> all;
+    for (Index i = pages_before(most_rows); i > 0; --i) all.push_back(static_cast<Row>(i - 1));
+    return all;
+  }
+  [[nodiscard]] static std::vector<Row> iota() {
+    std::vector<Row> all;
+    for (Index i = 0; i <= most_rows; ++i) all.push_back(static_cast<Row>(i));
+    return all;
+  }
+  [[nodiscard]] std::span<Row const> positions_rows(Index first, Index rows) const {
+    return positions_.read().subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
+  }
+  [[nodiscard]] KeyList lists(Index first, Index rows, std::span<Row const> limits) {
+    host_offsets_ = iota();
+    host_offsets_.resize(static_cast<std::size_t>(rows + 1));
+    KeyList list;
+    list.num_sequences = list.num_queries = rows;
+    list.max_limit = std::max<Row>(1, *std::max_element(lengths_.begin(), lengths_.end()));
+    list.query_offsets = offsets_.read().first(static_cast<std::size_t>(rows + 1));
+    list.host_query_offsets = host_offsets_;
+    list.key_begin = begins_.read().subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
+    list.limits = limits.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
+    list.page_size = page;
+    list.pages = pages_.read();
+    return list;
+  }
+
+  test::Device* device_;
+  LayerSizes sizes_;
+  Index count_;
+  std::vector<Row> lengths_;
+  Index queries_, keys_;
+  test::DeviceMatrix<bfloat16> x_;
+  test::DeviceRows positions_, begins_, limits_, pages_, offsets_;
+  std::vector<test::DeviceMatrix<bfloat16>> qkv_, o_, gate_up_, down_, norms_, initial_, planes_;
+  std::vector<Row> host_offsets_;
+};
+
+/// Lengths around those where steps, turns of the warps and pages end.
+constexpr std::array<std::array<Row, most_rows>, 3> many_lengths{
+    {{1, 128, 0, 2, 15, 16, 17, 63}, {64, 65, 159, 160, 161, 320, 321, 1000}, {0, 0, 0, 0, 0, 0, 0, 0}}};
+
+[[nodiscard]] bool same_bits(std::vector<bfloat16> const& a, bfloat16 const* b) {
+  return std::memcmp(a.data(), b, a.size() * sizeof(bfloat16)) == 0;
+}
+
+void check_stack(test::Device& device, LayerSizes const& sizes, Index count, std::vector<Row> const& lengths) {
+  CAPTURE(sizes.hidden_size, sizes.intermediate_size, sizes.attention.head_dim, count, lengths);
+  Layers layers(device, sizes, count, lengths);
+  cuda::LayerStack const stack(device, sizes);
+  REQUIRE(stack.takes(most_rows, *std::max_element(lengths.begin(), lengths.end()), page));
+  auto const expected = layers.by_steps(0, most_rows);
+  auto const expected_keys = layers.keys();
+  layers.forget_keys();
+  auto const all = layers.at_once(stack, 0, most_rows, true);
+  REQUIRE(all.intact());
+  REQUIRE(test::relative_error(all.values(), expected) < 2e-2);
+  std::vector<double> keys, written;
+  for (bfloat16 const value : expected_keys) keys.push_back(static_cast<double>(static_cast<float>(value)));
+  for (bfloat16 const value : layers.keys()) written.push_back(static_cast<double>(static_cast<float>(value)));
+  REQUIRE(test::relative_error(written, keys) < 2e-2);
+
+  auto const bits = all.raw_values();
+  for (int again = 0; again < 4; ++again) {
+    bool const rows_apart = again % 2 != 0;
+    for (Index const rows : {1, 8, 2, 7, 3, 5, 4, 8, 6, 8, 1}) {
+      CAPTURE(rows_apart, rows);
+      layers.forget_keys();
+      auto const some = layers.at_once(stack, 0, rows, rows_apart);
+      REQUIRE(same_bits(some.raw_values(), bits.data()));
+      REQUIRE(some.intact());
+    }
+    for (Index const first : {1, 2, 4, 7}) {
+      CAPTURE(rows_apart, first);
+      layers.forget_keys();
+      REQUIRE(same_bits(layers.at_once(stack, first, 1, rows_apart).raw_values(), bits.data() + first * sizes.hidden_size));
+    }
+  }
+}
+
+/// With lists of all the lengths, and with no list at all.
+void check_stack(test::Device& device, LayerSizes const& sizes, Index count) {
+  for (auto const& lengths : many_lengths) check_stack(device, sizes, count, {lengths.begin(), lengths.end()});
+}
+
+}  // namespace
+
+TEST_CASE("a stack of layers in one launch gives what its steps give, and a row the same bits in any batch", "[cuda]") {
+  HopperDevice device;
+  check_stack(device, sizes_of(960, 2560, 15, 5, 64), 7);
+}
+
+TEST_CASE("a stack of layers takes other shapes: small, wide heads, one layer, more than one launch has", "[cuda]") {
+  HopperDevice device;
+  check_stack(device, sizes_of(576, 1536, 9, 3, 64), 4);
+  check_stack(device, sizes_of(512, 1376, 4, 2, 128), 3);
+  check_stack(device, sizes_of(64, 96, 1, 1, 64), 1);
+  check_stack(device, sizes_of(128, 256, 2, 1, 64), 43);
+}
+
+TEST_CASE("rows of one text see one another's new keys in a stack of layers", "[cuda]") {
+  HopperDevice device;
+  std::vector<Row> lengths(most_rows, 30);
+  for (std::size_t i = 1; i < 6; ++i) lengths[i] = lengths[i - 1] + 1;
+  Layers layers(device, sizes_of(960, 2560, 15, 5, 64), 5, lengths);
+  for (std::size_t i = 1; i < 6; ++i) layers.share_list(i);
+  cuda::LayerStack const stack(device, layers.sizes());
+  auto const expected = layers.by_steps(0, most_rows);
+  layers.forget_keys();
+  auto const got = layers.at_once(stack, 0, most_rows, false);
+  REQUIRE(test::relative_error(got.values(), expected) < 2e-2);
+}
+
+TEST_CASE("rows that write no keys read those of others in a stack of layers", "[cuda]") {
+  HopperDevice device;
+  std::vector<Row> const lengths(most_rows, 40);
+  Layers layers(device, sizes_of(576, 1536, 9, 3, 64), 2, lengths);
+  cuda::LayerStack const stack(device, layers.sizes());
+  static_cast<void>(layers.at_once(stack, 0, 6, true));  // keys of rows 0 to 5 are written
+  auto const keys = layers.keys();
+  test::DeviceRows const nothing(device, std::vector<Row>(most_rows, 0));
+  auto const apart = layers.at_once(stack, 0, 6, true, &nothing).raw_values();
+  REQUIRE(same_bits(layers.at_once(stack, 0, 6, false, &nothing).raw_values(), apart.data()));
+  REQUIRE(same_bits(keys, layers.keys().data()));
+  layers.forget_keys();
+  REQUIRE(same_bits(layers.at_once(stack, 0, 6, true).raw_values(), apart.data()));
+}
+
+TEST_CASE("a stack of layers says what it does not take", "[cuda]") {
+  HopperDevice device;
+  cuda::LayerStack const stack(device, sizes_of(576, 1536, 9, 3, 64));
+  REQUIRE(stack.takes(most_rows, 1024, 64));
+  REQUIRE_FALSE(stack.takes(most_rows + 1, 64, 64));
+  REQUIRE_FALSE(stack.takes(1, 1025, 64));
+  REQUIRE_FALSE(stack.takes(1, 64, 0));
+  REQUIRE_FALSE(cuda::LayerStack(device, sizes_of(576, 1536, 18, 6, 32)).takes(1, 64, 64));
+}
