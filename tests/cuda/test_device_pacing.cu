@@ -71,6 +71,8 @@ struct TickPair {
       tables.at(tables.end_token(slot)) = slot % 40 == 3 ? 4 : -1;
       tables.at(tables.last_position(slot)) = static_cast<Row>(shape.context) - 1;
     }
+    // As in an engine, a slot has at most one row that makes a token.
+    for (Index cell = shape.slots; cell < shape.cells(); ++cell) tables.at(tables.samples(cell)) = 0;
     device_words = stored(backend, random.words);
     device_lists = stored(backend, lists);
     device_report = stored(backend, report);
