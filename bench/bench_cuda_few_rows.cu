@@ -160,7 +160,7 @@ struct Stack {
   }
 
   /// All layers in one launch.
-  void run(cuda::Context const& context, cuda::LayerStack const& stack, bool rows_apart) const {
+  void run(cuda::Context const& context, cuda::LayerStack<Sm90> const& stack, bool rows_apart) const {
     std::span<bfloat16 const> const norm_weights = norm.span();
     std::vector<StackedLayer<bfloat16>> all;
     for (Index i = 0; i < layers; ++i) {
@@ -198,7 +198,7 @@ void layers(benchmark::State& state) {
 void stack(benchmark::State& state) {
   auto& gpu = *bench::Gpu::instance();
   Stack const layers(gpu, state.range(0));
-  cuda::LayerStack const one_launch(gpu.backend(), Stack::sizes());
+  cuda::LayerStack<Sm90> const one_launch(gpu.backend(), Stack::sizes());
   measure_graph(state, gpu, Stack::layers, layers.bytes(), [&] { layers.run(gpu.context(), one_launch, state.range(1) != 0); });
 }
 
@@ -225,7 +225,7 @@ void layer_shapes(benchmark::internal::Benchmark* b) {
 void stack_shapes(benchmark::internal::Benchmark* b) {
   settings(b);
   b->ArgNames({"rows", "apart"});
-  for (Index const rows : {1, 4, 8}) {
+  for (Index const rows : {1, 8, 16, 32}) {
     for (Index const apart : {1, 0}) b->Args({rows, apart});
   }
 }

@@ -30,7 +30,7 @@ template <class T, class Arch>
 struct StackSupport {};
 template <>
 struct StackSupport<bfloat16, Sm90> {
-  using LayerStack = cuda::LayerStack;
+  using LayerStack = cuda::LayerStack<Sm90>;
 };
 }  // namespace detail
 

@@ -11,6 +11,8 @@
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
+#include <cstdint>
+
 namespace mor::cuda {
 
 /// Weights of one layer, and the storage of its keys and values.
@@ -31,6 +33,7 @@ struct StackKeys {
 struct StackArguments {
   tuning::StackPlan plan;
   int rows = 0, layers = 0;
+  std::uint32_t zero = 0;  ///< 0, which the compiler does not know
   float eps = 0.0F, by_hidden = 1.0F;  ///< of the norms: added to the mean square; 1 / hidden size
   float scale = 1.0F;  ///< of scores in powers of two
   /// No row sees a key that another row of the launch writes: a row's own new key comes with its query, and the others can

@@ -154,6 +154,7 @@ class StackAttention {
       Step step;
       if (base < limit_) request(step, base, place_at(i, base));
       if (waits) wait_for_query(query);
+      if (waits && own_ < 0 && warp_ == 0) wait_for_unread_key();
       waits = false;
       if (base >= limit_) break;
       if (static_cast<unsigned>(own_ - base) < tuning::Stack::step_keys) add_own(step, own_ - base);
@@ -179,6 +180,12 @@ class StackAttention {
     if (mine) return;
 #pragma unroll
     for (int c = 0; c < Step::kChunks; ++c) query[c] = make_uint4(0U, 0U, 0U, 0U);
+  }
+  /// A key that nobody reads is waited for all the same: its block must not fall behind.
+  __device__ __forceinline__ void wait_for_unread_key() const {
+    bfloat16 const* const own_key = own_row_ + shape_.queries + head_ * HeadDim + StackBlock::lane() * (HeadDim / 32);
+    while (__any_sync(kAllLanes, max(load_exchanged_pair(own_key), load_exchanged_pair(own_key + shape_.keys)) == kAbsent)) {
+    }
   }
 
   __device__ __forceinline__ void use(Step const& step, int base, uint4 const (&query)[Step::kChunks], float& top, float& total,

@@ -109,6 +109,14 @@ struct StackFragments {
       high[c] = load_shared_quad(at + static_cast<std::uint32_t>(8 * tuning::Stack::pitch + c * 2 * tuning::Stack::chunk));
     }
   }
+  /// Something that is known only when every word has been read.
+  [[nodiscard]] __device__ __forceinline__ std::uint32_t all_read() const {
+    std::uint32_t all = 0;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) all ^= low[c].w ^ high[c].w;
+    return all;
+  }
+
   template <int RowTiles>
   __device__ __forceinline__ void multiply(StackColumns<RowTiles> const& columns, float (&sums)[RowTiles][4]) const {
 #pragma unroll
@@ -134,6 +142,8 @@ class StackMultiplication {
   using Columns = StackColumns<RowTiles>;
   static constexpr int kChunks = tuning::Stack::warp_chunks;
   static constexpr bool kNormed = Which == Plan::Project || Which == Plan::GateUp;
+  static constexpr bool kOneSlab = Which != Plan::Down;  ///< rows are read once for all tiles
+  static constexpr bool kAhead = RowTiles == 1;          ///< registers hold the columns of two slabs
 
  public:
   __device__ __forceinline__ explicit StackMultiplication(StackBlock& block)
@@ -141,26 +151,21 @@ class StackMultiplication {
         warp_(computed_here(StackBlock::warp())), lane_(computed_here(StackBlock::lane())) {}
 
   __device__ __forceinline__ void run() {
+    if (recipe_.tile >= recipe_.tiles) return;
     StackSource const from = Which == Plan::Project ? input() : exchanged(recipe_.source, recipe_.stride);
     Columns columns;
-    float squares[RowTiles][4] = {};
+    if constexpr (kOneSlab) bring_all(from, columns);
     // Each 8 rows of each tile are finished by a warp of their own.
 #pragma unroll 1
     for (int tile = recipe_.tile, slot = 0, own = warp_; tile < recipe_.tiles; tile += plan_.blocks, ++slot, own = next_own(own)) {
       bool const finishes = own < RowTiles && 8 * own < rows_;
       float sums[RowTiles][4] = {};
-#pragma unroll 1
-      for (int s = 0; s < recipe_.slabs; ++s) {
-        StackSlab const slab = this->slab(s);
-        StackPart const part(slab, warp_);
-        if (slot == 0 || recipe_.slabs > 1) bring(from, slab.begin + part.begin, part.count, slot + s == 0, columns, squares);
-        StackFragments const weights(block_.ring, part, lane_);
-        weights.multiply(columns, sums);
-        __syncwarp();
-        if (lane_ == 0) block_.ring.release();
-        block_.ring.advance();
+      if constexpr (kOneSlab) {
+        multiply(StackPart(slab(0), warp_), columns, sums);
+      } else {
+        if (slot == 0) wait_for_some(from, StackPart(slab(0), warp_));
+        multiply_slabs(from, columns, sums);
       }
-      if (slot == 0 && kNormed) give_squares(squares);
       std::uint32_t residual[2];
       StackTile const at(block_.arguments, Which, tile);
       if (!kNormed && finishes) request_residual(at, own, residual);
@@ -194,26 +199,79 @@ class StackMultiplication {
     return exchanged(of.source, of.stride);
   }
 
-  /// Waits for `count` chunks of columns from chunk `first` on, and norms them where the product says so.
-  /// @param waits  until a few of the elements are there, so that asking for all is worth it
-  __device__ __forceinline__ void bring(StackSource const& from, int first, int count, bool waits, Columns& columns,
-                                        float (&squares)[RowTiles][4]) const {
-    uint4 norm[kChunks];
+  /// Waits until a little of what a product needs is there, so that asking for all is worth it: when all blocks ask again and
+  /// again for the same lines, these answer slowly. With few rows one warp waits for all.
+  __device__ __forceinline__ void wait_for_some(StackSource const& from, StackPart const& part) const {
+    if (!from.exchanged) return;
+    if ((RowTiles > 1 || warp_ == 0) && part.count > 0) {
+      bfloat16 const* const at = from.data + (rows_ - 1) * from.stride + (part.begin + part.count - 1) * tuning::Stack::chunk + lane_ % 4 * 8;
+      while (__any_sync(kAllLanes, largest_word(load_exchanged(at)) == kAbsent)) __nanosleep(tuning::Stack::pause);
+    }
+    if (RowTiles == 1) block_.meet();
+  }
+  __device__ __forceinline__ void request(StackSource const& from, int s, Columns& columns) const {
+    StackSlab const slab = this->slab(s);
+    StackPart const part(slab, warp_);
+    columns.request(from, slab.begin + part.begin, part.count, rows_, lane_);
+  }
+  /// Waits for a slab's columns.
+  __device__ __forceinline__ void bring(StackSource const& from, int s, Columns& columns) const {
+    do {
+      request(from, s, columns);
+    } while (from.exchanged && columns.absent());
+  }
+  /// All columns of a product of one slab, normed where the product says so.
+  __device__ __forceinline__ void bring_all(StackSource const& from, Columns& columns) const {
+    StackPart const part(slab(0), warp_);
     if constexpr (kNormed) {
       bfloat16 const* const weights = block_.vectors()[block_.layer].norms[Which / Plan::GateUp];
-      auto const* const at = reinterpret_cast<uint4 const*>(weights + first * tuning::Stack::chunk) + lane_ % 4;
+      auto const* const at = reinterpret_cast<uint4 const*>(weights + part.begin * tuning::Stack::chunk) + lane_ % 4;
+      uint4 norm[kChunks];
 #pragma unroll
-      for (int c = 0; c < kChunks; ++c) norm[c] = c < count ? __ldg(at + c * 4) : make_uint4(0U, 0U, 0U, 0U);
+      for (int c = 0; c < kChunks; ++c) norm[c] = c < part.count ? __ldg(at + c * 4) : make_uint4(0U, 0U, 0U, 0U);
+      wait_for_some(from, part);
+      bring(from, 0, columns);
+      float squares[RowTiles][4] = {};
+      columns.weigh(norm, squares);
+      give_squares(squares);
+    } else {
+      wait_for_some(from, part);
+      bring(from, 0, columns);
     }
-    if (RowTiles > 1 && waits && from.exchanged && count > 0) {
-      bfloat16 const* const at = from.data + min(lane_ / 4, rows_ - 1) * from.stride + first * tuning::Stack::chunk + lane_ % 4 * 8;
-      while (__any_sync(kAllLanes, largest_word(load_exchanged(at)) == kAbsent)) {
+  }
+
+  /// sums += the ring's next stage times the columns.
+  __device__ __forceinline__ void multiply(StackPart const& part, Columns const& columns, float (&sums)[RowTiles][4]) {
+    StackFragments const weights(block_.ring, part, lane_);
+    weights.multiply(columns, sums);
+    __syncwarp();
+    if (lane_ == 0) block_.ring.release(weights.all_read() & block_.arguments.zero);
+    block_.ring.advance();
+  }
+  /// All slabs of a tile.
+  __device__ __forceinline__ void multiply_slabs(StackSource const& from, Columns& columns, float (&sums)[RowTiles][4]) {
+    if constexpr (kAhead) {
+      Columns others;
+      request(from, 0, columns);
+#pragma unroll 1
+      for (int s = 0; s < recipe_.slabs; s += 2) {
+        multiply_slab(from, s, columns, others, sums);
+        if (s + 1 < recipe_.slabs) multiply_slab(from, s + 1, others, columns, sums);
+      }
+    } else {
+#pragma unroll 1
+      for (int s = 0; s < recipe_.slabs; ++s) {
+        bring(from, s, columns);
+        multiply(StackPart(slab(s), warp_), columns, sums);
       }
     }
-    do {
-      columns.request(from, first, count, rows_, lane_);
-    } while (from.exchanged && columns.absent());
-    if constexpr (kNormed) columns.weigh(norm, squares);
+  }
+  /// Asks for the columns of the next slab before it uses those that it has asked for.
+  __device__ __forceinline__ void multiply_slab(StackSource const& from, int s, Columns& now, Columns& next,
+                                                float (&sums)[RowTiles][4]) {
+    if (s + 1 < recipe_.slabs) request(from, s + 1, next);
+    while (now.absent()) request(from, s, now);
+    multiply(StackPart(slab(s), warp_), now, sums);
   }
 
   /// The square of row g is at column g: the lane with t = g / 2 has it.
@@ -329,7 +387,7 @@ class StackMultiplication {
   /// Queries and keys are turned to their positions.
   __device__ __forceinline__ void turn(int slot, StackTile const& at, int row_tile, float4& total) const {
     if (at.low >= plan_.shape.queries + plan_.shape.keys) return;
-    int const first = (slot * 8 * RowTiles + 8 * row_tile + lane_ % 4 * 2) * 8 + lane_ / 4;
+    int const first = (slot * tuning::Stack::most_rows + 8 * row_tile + lane_ % 4 * 2) * 8 + lane_ / 4;
     float2 const a = block_.turns()[first], b = block_.turns()[first + 8];
     total = make_float4(__fmaf_rn(total.x, a.x, -__fmul_rn(total.z, a.y)), __fmaf_rn(total.y, b.x, -__fmul_rn(total.w, b.y)),
                         __fmaf_rn(total.z, a.x, __fmul_rn(total.x, a.y)), __fmaf_rn(total.w, b.x, __fmul_rn(total.y, b.y)));

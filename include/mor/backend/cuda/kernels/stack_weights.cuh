@@ -61,7 +61,9 @@ class StackRing {
   __device__ __forceinline__ void wait_until_full() const { wait(full_[stage_], parity_); }
   __device__ __forceinline__ void wait_until_empty() const { wait(empty(stage_), parity_ ^ 1U); }
   __device__ __forceinline__ void expect(int bytes) const { arrive_expecting(full_[stage_], bytes); }
-  __device__ __forceinline__ void release() const { arrive(empty(stage_)); }
+  /// @param zero  0, but known only when the stage has been read: reads that are still under way when a copy is asked for
+  /// can be slower than the copy
+  __device__ __forceinline__ void release(std::uint32_t zero) const { arrive(empty(stage_ + static_cast<int>(zero))); }
   [[nodiscard]] __device__ __forceinline__ Barrier& full() const { return full_[stage_]; }
   __device__ __forceinline__ void advance() {
     if (++stage_ == stages_) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// `LayerStack`: consecutive decoder layers on up to 8 rows in one launch (contract/serving.hpp). Hopper, bf16.
+/// `LayerStack`: consecutive decoder layers on up to 32 rows in one launch (contract/serving.hpp). Hopper, bf16.
 #pragma once
 
 #include "mor/backend/cuda/kernels/stack.cuh"
@@ -23,8 +23,10 @@
 
 namespace mor::cuda {
 
-/// Floor: the weights once, and the keys that the rows see.
+/// Floor: the weights once, and the keys that the rows see. @tparam Arch  Sm90
+template <class Arch>
 class LayerStack {
+  static_assert(Arch::capability >= 90);
   using Layer = StackedLayer<bfloat16>;
 
  public:
@@ -67,6 +69,12 @@ class LayerStack {
   }
 
  private:
+  using Kernel = void (*)(StackArguments);
+  template <int HeadDim>
+  [[nodiscard]] static Kernel kernel_of(bool few) {
+    return few ? &stack_kernel<HeadDim, tuning::Stack::few_row_tiles> : &stack_kernel<HeadDim, tuning::Stack::row_tiles>;
+  }
+
   void launch_some(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> positions,
                    KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
     require(takes(x.rows, read.max_limit, read.page_size), "the stack does not take these rows", "LayerStack::run");
@@ -91,7 +99,8 @@ class LayerStack {
     arguments.exchange = exchange_.data();
     arguments.turns = turns_.data();
     set_layers(arguments, layers);
-    auto* const kernel = sizes_.attention.head_dim == 64 ? &stack_kernel<64, tuning::Stack::row_tiles> : &stack_kernel<128, tuning::Stack::row_tiles>;
+    bool const few = x.rows <= 8 * tuning::Stack::few_row_tiles;
+    auto* const kernel = sizes_.attention.head_dim == 64 ? kernel_of<64>(few) : kernel_of<128>(few);
     launch(context, "layer_stack", {dim3(static_cast<unsigned>(plan_.blocks)), tuning::Stack::threads, plan_.shared_bytes, 1, false, true},
            kernel, arguments);
   }

@@ -26,8 +26,9 @@ struct Stack {
   static constexpr int stage_bytes = tile * pitch;
   static constexpr int most_stages = 8, least_stages = 3;
   static constexpr int fragment_bytes = 512;  ///< 16 by 8 sums
-  static constexpr int row_tiles = 1;  ///< of 8 rows: with more, kernels for one step each are as fast
+  static constexpr int few_row_tiles = 1, row_tiles = 4;  ///< of 8 rows: with more, kernels for one step each are faster
   static constexpr int most_rows = 8 * row_tiles;
+  static constexpr unsigned pause = 40;  ///< ns between two looks at what is not there yet
   static constexpr int most_layers = 40;      ///< of a launch: their addresses are its arguments
   static constexpr int most_turned_tiles = 4;  ///< tiles of queries, keys and values that a block has
   static constexpr int most_group = 8;         ///< heads that share a key head
@@ -106,8 +107,9 @@ struct StackPlan {
     cut(GateUp, shape.inner / (Stack::tile / 2), shape.hidden);
     cut(Down, shape.hidden / Stack::tile, shape.inner);
     for (StackProduct const& product : products) {
-      // Rows are read again for each slab of each tile.
-      if (product.slabs > 1 && product.tiles > 2 * blocks) return;
+      // Rows are read again for each slab of each tile, and only the last product may have several.
+      bool const last = &product == &products[Down];
+      if (product.slabs > 1 && (!last || product.tiles > 2 * blocks)) return;
     }
     if (products[Project].tiles > Stack::most_turned_tiles * blocks) return;
     for (std::size_t buffer = 0; buffer < StackBuffers::Buffers; ++buffer) {
