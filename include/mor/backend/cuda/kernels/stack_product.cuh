@@ -3,136 +3,16 @@
 /// One product of a layer in a stack: a block's tiles of the weights times all rows. A warp holds its part of the rows'
 /// columns in registers, for all tiles; weights come through the ring. The warps' sums meet in shared memory, and one warp
 /// adds up 8 rows, in the order of the parts, and finishes them.
-///
-/// Of 32 columns, lane t of a row's four takes columns 8t to 8t + 7 for two products of 16, in the weights and in x alike:
-/// the sum does not mind in which order its columns come.
 #pragma once
 
-#include "mor/backend/cuda/kernels/few_rows_input.cuh"
 #include "mor/backend/cuda/kernels/few_rows_team.cuh"
-#include "mor/backend/cuda/kernels/mma.cuh"
 #include "mor/backend/cuda/kernels/pack.cuh"
 #include "mor/backend/cuda/kernels/stack_block.cuh"
+#include "mor/backend/cuda/kernels/stack_columns.cuh"
 
 #include <cstdint>
 
 namespace mor::cuda {
-
-[[nodiscard]] __device__ __forceinline__ uint4 load_shared_quad(std::uint32_t from) {
-  uint4 value;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "r"(from)
-               : "memory");
-  return value;
-}
-
-/// A warp's part of a slab's columns.
-struct StackPart {
-  int begin, count;  ///< chunks; `begin` within the slab
-
-  __device__ __forceinline__ StackPart(StackSlab const& slab, int warp)
-      : begin(warp * slab.count / tuning::Stack::warps),
-        count((warp + 1) * slab.count / tuning::Stack::warps - begin) {}
-};
-
-/// Rows that a product multiplies. `exchanged`: they may still be on their way.
-struct StackSource {
-  bfloat16 const* data;
-  int stride;
-  bool exchanged;
-};
-
-/// The part of a slab's columns that a warp holds of all rows, as fragments of the tensor cores.
-template <int RowTiles>
-class StackColumns {
- public:
-  static constexpr int kChunks = tuning::Stack::warp_chunks;
-
-  /// Starts reading `count` chunks from chunk `first` on. Rows that do not exist repeat the last one.
-  __device__ __forceinline__ void request(StackSource const& from, int first, int count, int rows, int lane) {
-    bfloat16 const* const at = from.data + first * tuning::Stack::chunk + lane % 4 * 8;
-#pragma unroll
-    for (int j = 0; j < RowTiles; ++j) {
-      bfloat16 const* const row = at + min(8 * j + lane / 4, rows - 1) * from.stride;
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        words[c][j] = make_uint4(0U, 0U, 0U, 0U);
-        if (c < count) words[c][j] = load_exchanged(row + c * tuning::Stack::chunk);
-      }
-    }
-  }
-  /// Whether something of what was read is not there yet.
-  [[nodiscard]] __device__ __forceinline__ bool absent() const {
-    std::uint32_t most = 0;
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-#pragma unroll
-      for (int j = 0; j < RowTiles; ++j) most = max(most, largest_word(words[c][j]));
-    }
-    return __any_sync(kAllLanes, most == kAbsent);
-  }
-  /// squares[j] += x x^T of 8 rows, whose diagonal is what counts; then x is multiplied with the norm's weights.
-  __device__ __forceinline__ void weigh(uint4 const (&norm)[kChunks], float (&squares)[RowTiles][4]) {
-#pragma unroll
-    for (int j = 0; j < RowTiles; ++j) {
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        uint4& x = words[c][j];
-        std::uint32_t const left[4] = {x.x, 0U, x.y, 0U}, right[4] = {x.z, 0U, x.w, 0U};
-        sm80::multiply_add(squares[j], left, x.x, x.y);
-        sm80::multiply_add(squares[j], right, x.z, x.w);
-        x.x = multiply_pairs(x.x, norm[c].x);
-        x.y = multiply_pairs(x.y, norm[c].y);
-        x.z = multiply_pairs(x.z, norm[c].z);
-        x.w = multiply_pairs(x.w, norm[c].w);
-      }
-    }
-  }
-
-  uint4 words[kChunks][RowTiles];
-};
-
-/// A warp's weights of a stage of the ring, as fragments of the tensor cores. Where its part has fewer chunks, the columns of
-/// x are zeros, and what lies in their place are other weights.
-struct StackFragments {
-  static constexpr int kChunks = tuning::Stack::warp_chunks;
-
-  __device__ __forceinline__ StackFragments(StackRing const& ring, StackPart const& part, int lane) {
-    std::uint32_t const at =
-        ring.room() + static_cast<std::uint32_t>(lane / 4 * tuning::Stack::pitch + part.begin * 2 * tuning::Stack::chunk +
-                                                 lane % 4 * 16);
-    ring.wait_until_full();
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      low[c] = load_shared_quad(at + static_cast<std::uint32_t>(c * 2 * tuning::Stack::chunk));
-      high[c] = load_shared_quad(at + static_cast<std::uint32_t>(8 * tuning::Stack::pitch + c * 2 * tuning::Stack::chunk));
-    }
-  }
-  /// Something that is known only when every word has been read.
-  [[nodiscard]] __device__ __forceinline__ std::uint32_t all_read() const {
-    std::uint32_t all = 0;
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) all ^= low[c].w ^ high[c].w;
-    return all;
-  }
-
-  template <int RowTiles>
-  __device__ __forceinline__ void multiply(StackColumns<RowTiles> const& columns, float (&sums)[RowTiles][4]) const {
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      auto const& x = columns.words[c];
-      std::uint32_t const left[4] = {low[c].x, high[c].x, low[c].y, high[c].y};
-      std::uint32_t const right[4] = {low[c].z, high[c].z, low[c].w, high[c].w};
-#pragma unroll
-      for (int j = 0; j < RowTiles; ++j) sm80::multiply_add(sums[j], left, x[j].x, x[j].y);
-#pragma unroll
-      for (int j = 0; j < RowTiles; ++j) sm80::multiply_add(sums[j], right, x[j].z, x[j].w);
-    }
-  }
-
-  uint4 low[kChunks], high[kChunks];
-};
 
 /// One product of one layer, by all warps that compute. Each product has code of its own: every instruction counts, since
 /// between the arrival of a layer's rows and its results hardly anything runs side by side.

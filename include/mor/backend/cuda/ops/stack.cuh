@@ -35,8 +35,9 @@ class LayerStack {
       : sizes_(sizes), device_(b.context().device), exchange_(b.memory(), 0), turns_(b.memory(), device_->multiprocessors) {
     auto const narrow = [](Index value) { return static_cast<int>(value); };
     auto const& attention = sizes.attention;
-    tuning::StackShape const shape{narrow(sizes.hidden_size), narrow(attention.num_heads * attention.head_dim), narrow(attention.num_kv_heads * attention.head_dim),
-              narrow(sizes.intermediate_size), narrow(attention.head_dim), narrow(attention.num_heads), narrow(attention.num_kv_heads)};
+    tuning::StackShape const shape{
+        narrow(sizes.hidden_size), narrow(attention.num_heads * attention.head_dim), narrow(attention.num_kv_heads * attention.head_dim),
+        narrow(sizes.intermediate_size), narrow(attention.head_dim), narrow(attention.num_heads), narrow(attention.num_kv_heads)};
     plan_ = {shape, device_->multiprocessors, device_->max_shared_bytes};
     if (!plan_.possible) return;
     exchange_ = Buffer<bfloat16>(b.memory(), 2 * plan_.half_elements());
