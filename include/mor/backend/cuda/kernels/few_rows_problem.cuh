@@ -13,6 +13,7 @@
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
+#include <cmath>
 #include <cstdint>
 
 namespace mor::cuda {
@@ -50,6 +51,16 @@ struct FewRowsTiles {
 struct FewRowsAngles {
   static constexpr int most_bits = 13;
   double powers[most_bits] = {};
+
+  [[nodiscard]] static FewRowsAngles of(double theta, Index head_dim) {
+    FewRowsAngles angles;
+    double power = std::pow(theta, -2.0 / static_cast<double>(head_dim));
+    for (double& of_bit : angles.powers) {
+      of_bit = power;
+      power *= power;
+    }
+    return angles;
+  }
 
   [[nodiscard]] __device__ __forceinline__ double of_pair(int pair) const {
     double frequency = 0.63661977236758134308;

@@ -70,8 +70,8 @@ class FewRowsWeights {
   }
   /// The lane's columns of rows `row` and `row + gap` of the next chunk; its room takes one that is to come.
   __device__ __forceinline__ void read(uint4& low, uint4& high) {
-    low = load_shared(own_ + used_);
-    high = plan_.half ? make_uint4(0U, 0U, 0U, 0U) : load_shared(own_ + used_ + tuning::FewRows::fragment_bytes);
+    low = sm80::load_shared(own_ + used_);
+    high = plan_.half ? make_uint4(0U, 0U, 0U, 0U) : sm80::load_shared(own_ + used_ + tuning::FewRows::fragment_bytes);
     used_ = after(used_);
   }
   /// Closes a group also when nothing is left, so that groups count chunks.
@@ -96,14 +96,6 @@ class FewRowsWeights {
   }
 
  private:
-  [[nodiscard]] static __device__ __forceinline__ uint4 load_shared(std::uint32_t from) {
-    uint4 value;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-                 : "r"(from)
-                 : "memory");
-    return value;
-  }
   [[nodiscard]] static __device__ __forceinline__ int lane_column() { return static_cast<int>(threadIdx.x) % 4 * 8; }
   [[nodiscard]] __device__ __forceinline__ unsigned after(unsigned slot) const {
     slot += static_cast<unsigned>(plan_.slot_bytes);

@@ -43,6 +43,16 @@ __device__ __forceinline__ void load_matrices_transposed(std::uint32_t (&to)[4],
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+/// Reads 16 bytes of shared memory.
+[[nodiscard]] __device__ __forceinline__ uint4 load_shared(std::uint32_t from) {
+  uint4 value;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "r"(from)
+               : "memory");
+  return value;
+}
+
 /// Starts a copy of Bytes (4, 8 or 16) to shared memory, or of as many zeros where `valid` is false; `from` is then not
 /// read. The addresses are multiples of Bytes.
 template <int Bytes>

@@ -15,14 +15,16 @@
 
 namespace mor::cuda {
 
-/// Weights of one layer, and the storage of its keys and values.
+/// Weights of the products of one layer.
 struct StackLayer {
   bfloat16 const* weights[tuning::StackPlan::Products];  ///< in the order of `StackPlan::Product`
 };
+/// Weights of its norms, and the storage of its keys and values.
 struct alignas(16) StackLayerVectors {
   bfloat16 const* norms[2];  ///< before the attention, before the MLP
   bfloat16* planes[2];       ///< keys, values
 };
+static_assert(sizeof(StackLayerVectors) == tuning::Stack::layer_bytes);
 
 /// Row i sees the first limits[i] keys of the page list that begins at begins[i].
 struct StackKeys {
@@ -53,5 +55,6 @@ struct StackArguments {
   StackLayer layer[tuning::Stack::most_layers] = {};
   StackLayerVectors vectors[tuning::Stack::most_layers] = {};
 };
+static_assert(sizeof(StackArguments) <= 4096, "what a kernel may be given on every driver");
 
 }  // namespace mor::cuda

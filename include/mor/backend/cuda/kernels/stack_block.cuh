@@ -43,10 +43,9 @@ class StackBlock {
 
   [[nodiscard]] static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / kWarpSize; }
   [[nodiscard]] static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
-  [[nodiscard]] static __device__ __forceinline__ int block() { return static_cast<int>(blockIdx.x); }
   /// The block's place among those that work is dealt to from `first` on.
   [[nodiscard]] __device__ __forceinline__ int rank(int first) const {
-    int const rank = block() - first;
+    int const rank = static_cast<int>(blockIdx.x) - first;
     return rank < 0 ? rank + plan.blocks : rank;
   }
 
@@ -114,7 +113,7 @@ class StackBlock {
       recipes()[thread] = {rank(of.first_block), of.tiles, of.chunks, of.slabs,
                            plan.offsets[source], plan.widths[source], plan.offsets[result], plan.widths[result]};
     }
-    int const rows = arguments.rows, tiled_rows = tuning::Stack::most_rows;
+    int const rows = arguments.rows;
     for (int row = thread; row < rows; row += kThreads) {
       int const limit = arguments.write.limits[row];
       places()[row] = limit > 0 ? place_of(arguments.write.begins[row], limit - 1) : -1;
@@ -130,7 +129,7 @@ class StackBlock {
       for (int item = thread; item < rows * 8; item += kThreads) {
         double const angle = arguments.positions[item / 8] * arguments.angles.of_pair(pair + item % 8);
         TurnedUnit const unit = turn_unit(angle);
-        turns()[i * tiled_rows * 8 + item] = make_float2(unit.cosine, unit.sine);
+        turns()[i * Stack::most_rows * 8 + item] = make_float2(unit.cosine, unit.sine);
       }
     }
     int const units = rows * plan.shape.kv_heads;

@@ -19,15 +19,6 @@
 
 namespace mor::cuda {
 
-[[nodiscard]] __device__ __forceinline__ uint4 load_shared_quad(std::uint32_t from) {
-  uint4 value;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "r"(from)
-               : "memory");
-  return value;
-}
-
 /// A warp's part of a slab's columns.
 struct StackPart {
   int begin, count;  ///< chunks; `begin` within the slab
@@ -106,8 +97,8 @@ struct StackFragments {
     ring.wait_until_full();
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
-      low[c] = load_shared_quad(at + static_cast<std::uint32_t>(c * 2 * tuning::Stack::chunk));
-      high[c] = load_shared_quad(at + static_cast<std::uint32_t>(8 * tuning::Stack::pitch + c * 2 * tuning::Stack::chunk));
+      low[c] = sm80::load_shared(at + static_cast<std::uint32_t>(c * 2 * tuning::Stack::chunk));
+      high[c] = sm80::load_shared(at + static_cast<std::uint32_t>(8 * tuning::Stack::pitch + c * 2 * tuning::Stack::chunk));
     }
   }
   /// Something that is known only when every word has been read.

@@ -21,7 +21,6 @@
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
 
-#include <cmath>
 #include <cstdint>
 #include <span>
 #include <type_traits>
@@ -184,11 +183,7 @@ inline void few_rows_project_keys(Context const& context, View<T const> x, std::
   auto problem = detail::few_rows_into<T>(q, count);
   detail::set_norm(problem, norm_weights, eps);
   problem.positions = positions.data();
-  double power = std::pow(theta, -2.0 / static_cast<double>(head_dim));
-  for (double& of_bit : problem.angles.powers) {
-    of_bit = power;
-    power *= power;
-  }
+  problem.angles = FewRowsAngles::of(theta, head_dim);
   problem.head_dim = static_cast<int>(head_dim);
   problem.query_width = static_cast<int>(q.cols);
   problem.key_width = static_cast<int>(plane_k.cols);

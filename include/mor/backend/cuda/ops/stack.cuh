@@ -17,7 +17,6 @@
 #include "mor/core/view.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <span>
 
@@ -46,11 +45,7 @@ class LayerStack {
     };
     set(turns_, 0);
     set(exchange_, 0xff);  // nothing is there
-    double power = std::pow(sizes.rope_theta, -2.0 / static_cast<double>(attention.head_dim));
-    for (double& of_bit : angles_.powers) {
-      of_bit = power;
-      power *= power;
-    }
+    angles_ = FewRowsAngles::of(sizes.rope_theta, attention.head_dim);
   }
 
   /// Whether `run` takes so many rows with lists of so many keys at most, in pages of so many tokens.

@@ -30,6 +30,7 @@ struct Stack {
   static constexpr int most_rows = 8 * row_tiles;
   static constexpr unsigned pause = 40;  ///< ns between two looks at what is not there yet
   static constexpr int most_layers = 40;      ///< of a launch: their addresses are its arguments
+  static constexpr int layer_bytes = 32;      ///< of the addresses that blocks keep in shared memory for each of them
   static constexpr int most_turned_tiles = 4;  ///< tiles of queries, keys and values that a block has
   static constexpr int most_group = 8;         ///< heads that share a key head
   static constexpr int step_keys = 16;         ///< keys that a warp looks at at once
@@ -73,7 +74,7 @@ struct StackProduct {
   int tiles = 0, chunks = 0, slabs = 0;  ///< a slab is `Stack::slab_chunks` chunks, the last one what is left
   int first_block = 0;  ///< has the first tile
 
-  [[nodiscard]] MOR_HOST_DEVICE constexpr int tiles_of(int block, int blocks) const {
+  [[nodiscard]] constexpr int tiles_of(int block, int blocks) const {
     int const rank = (block - first_block + blocks) % blocks;
     return (tiles - rank + blocks - 1) / blocks;
   }
@@ -174,7 +175,7 @@ struct StackPlan {
     };
     barriers_at = take(2 * Stack::most_stages * 8);
     recipes_at = take(Index{Products} * Index{sizeof(StackRecipe)});
-    layers_at = take(Index{Stack::most_layers} * 32);
+    layers_at = take(Index{Stack::most_layers} * Stack::layer_bytes);
     squares_at = take(Index{Stack::warps} * rows * 4);
     turns_at = take(Index{(products[Project].tiles + blocks - 1) / blocks} * rows * 8 * 8);
     rows_at = take(Index{3} * rows * 4);
