@@ -159,17 +159,17 @@ struct Stack {
     }
   }
 
-  /// All layers in one launch.
-  void run(cuda::Context const& context, cuda::LayerStack<Sm90> const& stack, bool rows_apart) const {
+  /// The first `count` layers in one launch.
+  void run(cuda::Context const& context, cuda::LayerStack<Sm90> const& stack, bool rows_apart, Index count) const {
     std::span<bfloat16 const> const norm_weights = norm.span();
     std::vector<StackedLayer<bfloat16>> all;
-    for (Index i = 0; i < layers; ++i) {
+    for (Index i = 0; i < count; ++i) {
       all.push_back({layer(qkv, i, width + 2 * key_width, width), layer(o, i, width, width), layer(gate_up, i, 2 * inner, width),
                      layer(down, i, width, inner), norm_weights, norm_weights, layer(k, i, rows * keys, key_width),
                      layer(v, i, rows * keys, key_width)});
     }
     View<bfloat16> const hidden(x.data(), rows, width);
-    stack.run(context, all, hidden, lists[4].span(), list, list, rows_apart, {q.data(), rows, width});
+    stack.run(context, all, hidden, {}, lists[4].span(), list, list, rows_apart, {q.data(), rows, width});
   }
   [[nodiscard]] static LayerSizes sizes() { return {width, inner, {heads, kv_heads, head_dim, 0.125}, 1e-5, 10000.0}; }
 
@@ -194,12 +194,14 @@ void layers(benchmark::State& state) {
   measure_graph(state, gpu, Stack::layers, stack.bytes(), [&] { stack.run(context); });
 }
 
-/// The same layers in one launch.
+/// The same layers in one launch, or one of them.
 void stack(benchmark::State& state) {
   auto& gpu = *bench::Gpu::instance();
   Stack const layers(gpu, state.range(0));
   cuda::LayerStack<Sm90> const one_launch(gpu.backend(), Stack::sizes());
-  measure_graph(state, gpu, Stack::layers, layers.bytes(), [&] { layers.run(gpu.context(), one_launch, state.range(1) != 0); });
+  Index const count = state.range(2);
+  measure_graph(state, gpu, count, layers.bytes() / Stack::layers * count,
+                [&] { layers.run(gpu.context(), one_launch, state.range(1) != 0, count); });
 }
 
 void settings(benchmark::internal::Benchmark* b) { b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(15); }
@@ -224,9 +226,10 @@ void layer_shapes(benchmark::internal::Benchmark* b) {
 
 void stack_shapes(benchmark::internal::Benchmark* b) {
   settings(b);
-  b->ArgNames({"rows", "apart"});
-  for (Index const rows : {1, 8, 16, 32}) {
-    for (Index const apart : {1, 0}) b->Args({rows, apart});
+  b->ArgNames({"rows", "apart", "layers"});
+  for (Index const rows : {1, 8, 16, 32, 48, 64}) {
+    for (Index const apart : {1, 0}) b->Args({rows, apart, Stack::layers});
+    b->Args({rows, 1, 1});
   }
 }
 

@@ -91,8 +91,9 @@ class Layers {
     return hidden.values();
   }
   /// In one launch. @param write  the rows' limits in the list that they write to; null: those that they read to
+  /// @param count  rows that the launch finds in the device's memory; null: it is not told
   [[nodiscard]] test::DeviceMatrix<bfloat16> at_once(cuda::LayerStack<Sm90> const& stack, Index first, Index rows, bool rows_apart,
-                                                     test::DeviceRows const* write = nullptr) {
+                                                     test::DeviceRows const* write = nullptr, test::DeviceRows const* count = nullptr) {
     test::DeviceMatrix<bfloat16> out(*device_, rows, sizes_.hidden_size, 8);
     std::vector<StackedLayer<bfloat16>> layers;
     for (Index l = 0; l < count_; ++l) {
@@ -102,7 +103,7 @@ class Layers {
     }
     KeyList const read = lists(first, rows, limits_.read());
     KeyList const written = write == nullptr ? read : lists(first, rows, write->read());
-    stack.run(device_->context(), layers, x_.read().row_range(first, rows), positions_rows(first, rows), read, written, rows_apart, out.view());
+    stack.run(device_->context(), layers, x_.read().row_range(first, rows), count == nullptr ? std::span<Row const>{} : count->read(), positions_rows(first, rows), read, written, rows_apart, out.view());
     return out;
   }
   [[nodiscard]] LayerSizes const& sizes() const { return sizes_; }
@@ -205,14 +206,14 @@ void check_stack(test::Device& device, LayerSizes const& sizes, Index count, std
   auto const bits = all.raw_values();
   for (int again = 0; again < 3; ++again) {
     bool const rows_apart = again % 2 != 0;
-    for (Index const rows : {1, 32, 2, 8, 9, 31, 5, 16, 32, 17, 24, 7, 25, 1}) {
+    for (Index const rows : {1, 32, 64, 2, 8, 9, 31, 5, 16, 33, 40, 17, 51, 24, 7, 63, 25, 1}) {
       CAPTURE(rows_apart, rows);
       layers.forget_keys();
       auto const some = layers.at_once(stack, 0, rows, rows_apart);
       REQUIRE(same_bits(some.raw_values(), bits.data()));
       REQUIRE(some.intact());
     }
-    for (Index const first : {1, 2, 9, 31}) {
+    for (Index const first : {1, 2, 9, 31, 63}) {
       CAPTURE(rows_apart, first);
       layers.forget_keys();
       REQUIRE(same_bits(layers.at_once(stack, first, 1, rows_apart).raw_values(), bits.data() + first * sizes.hidden_size));
@@ -270,6 +271,26 @@ TEST_CASE("rows that write no keys read those of others in a stack of layers", "
   REQUIRE(same_bits(keys, layers.keys().data()));
   layers.forget_keys();
   REQUIRE(same_bits(layers.at_once(stack, 0, 20, true).raw_values(), apart.data()));
+}
+
+TEST_CASE("a stack of layers leaves rows alone from a count on that only the device knows", "[cuda]") {
+  HopperDevice device;
+  Layers layers(device, sizes_of(576, 1536, 9, 3, 64), 3, std::vector<Row>(most_rows, 40));
+  cuda::LayerStack<Sm90> const stack(device, layers.sizes());
+  auto const all = layers.at_once(stack, 0, most_rows, true).raw_values();
+  for (Index const rows : {5, 0, 8, 30, 0, 64, 33, 200, 1}) {
+    CAPTURE(rows);
+    layers.forget_keys();
+    auto const keys = layers.keys();
+    test::DeviceRows const count(device, {static_cast<Row>(rows)});
+    auto const some = layers.at_once(stack, 0, most_rows, rows % 2 == 0, nullptr, &count);
+    Index const done = std::min(rows, most_rows) * layers.sizes().hidden_size;
+    auto const values = some.raw_values();
+    REQUIRE(same_bits({values.begin(), values.begin() + done}, all.data()));
+    auto const untouched = test::DeviceMatrix<bfloat16>(device, most_rows, layers.sizes().hidden_size, 8).raw_values();
+    REQUIRE(same_bits({values.begin() + done, values.end()}, untouched.data() + done));
+    REQUIRE((rows == 0) == same_bits(keys, layers.keys().data()));
+  }
 }
 
 TEST_CASE("a stack of layers says what it does not take", "[cuda]") {

@@ -134,15 +134,16 @@ struct StackedLayer {
 
 /// Optional: consecutive decoder layers on few rows in one pass, where a backend would otherwise launch several kernels a
 /// layer. `B::LayerStack`: LayerStack(b, sizes); takes(rows, longest, page_size): whether it takes so many rows with paged
-/// lists of so many keys at most; run(context, layers, x [N, D], positions, read, write, rows_apart, out [N, D]): the layers
-/// of `DecoderLayer`, one after the other. All layers read the list `read` and write to `write`, lists of one row each.
+/// lists of so many keys at most; run(context, layers, x [N, D], count, positions, read, write, rows_apart, out [N, D]): the
+/// layers of `DecoderLayer`, one after the other. All layers read the list `read` and write to `write`, lists of one row each.
+/// `count`: one number in the backend's memory; rows from that on are left alone (empty: there are none such).
 /// `rows_apart`: no row sees a key that another row of the call writes.
 template <class B>
 concept StacksLayers = requires(detail::VerbArguments<B> a, B& b, LayerSizes const& sizes, typename B::LayerStack const& stack,
                                 std::span<StackedLayer<typename B::scalar_type> const> layers) {
   { typename B::LayerStack(b, sizes) };
   { stack.takes(Index{1}, Index{1}, Index{64}) } -> std::same_as<bool>;
-  stack.run(b.context(), layers, a.x, a.rows, a.keys, a.keys, true, a.out);
+  stack.run(b.context(), layers, a.x, a.rows, a.rows, a.keys, a.keys, true, a.out);
 };
 
 /// A backend that an engine can serve on.

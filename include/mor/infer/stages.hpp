@@ -103,7 +103,7 @@ class Stages {
     if (rules_.overlay) {
       for (Index r = 1; r < schedule.num_recursions(); ++r) copies_.push_back(block_list(list.base_begins, list.first_limits, r, longest));
     }
-    x = layers(sets, x, list.positions, flags.rows_apart,
+    x = layers(sets, x, list, flags.rows_apart,
                [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); });
     auto context = router_context();
     auto const scores = b.arena().template allocate<Real>(rows);
@@ -121,7 +121,7 @@ class Stages {
     auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
     b.gather_rows(state_->bank().hidden, list.cells, x);
     auto const& schedule = model_->schedule();
-    x = layers(schedule.coda, x, list.positions, flags.rows_apart,
+    x = layers(schedule.coda, x, list, flags.rows_apart,
                [&](std::size_t l) { return end_keys(list, schedule.prelude.size() + l, longest); });
     auto const tokens = state_->tokens(samples);
     auto const log_probabilities = b.arena().template allocate<Real>(samples);
@@ -149,7 +149,7 @@ class Stages {
     auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
     b.embed(tokens, views.weight(model_->parameter_indices().embedding), x);
     auto const& prelude = model_->schedule().prelude;
-    x = layers(prelude, x, list.positions, flags.rows_apart, [&](std::size_t l) { return end_keys(list, l, longest); });
+    x = layers(prelude, x, list, flags.rows_apart, [&](std::size_t l) { return end_keys(list, l, longest); });
     b.scatter_rows(x, list.cells, state_->bank().hidden);
     auto context = router_context();
     model_->router().serve_enter(context, model_->serving_router_state(), list,
@@ -183,8 +183,7 @@ class Stages {
 
   /// Layers of the parameter sets `sets`, one after the other. @param keys_of  the keys of the n-th
   template <class KeysOf>
-  View<Scalar> layers(std::vector<Index> const& sets, View<Scalar> x, std::span<Row const> positions, bool rows_apart,
-                      KeysOf const& keys_of) {
+  View<Scalar> layers(std::vector<Index> const& sets, View<Scalar> x, ServingRows const& rows, bool rows_apart, KeysOf const& keys_of) {
     B& b = backend();
     auto const views = model_->parameters().views();
     auto const parameters = [&](std::size_t n) -> LayerParameters const& {
@@ -195,12 +194,12 @@ class Stages {
     }
     if (!sets.empty() && stack_.size() == sets.size()) {
       auto const out = b.arena().template matrix<Scalar>(x.rows, x.cols);
-      stack_.run(b, x, positions, rows_apart, out);
+      stack_.run(b, x, rows.count, rows.positions, rows_apart, out);
       return out;
     }
     for (std::size_t n = 0; n < sets.size(); ++n) {
       auto const out = b.arena().template matrix<Scalar>(x.rows, x.cols);
-      serve_layer(b, model_->config().transformer, views, parameters(n), x, positions, keys_of(n), out);
+      serve_layer(b, model_->config().transformer, views, parameters(n), x, rows.positions, keys_of(n), out);
       x = out;
     }
     return x;

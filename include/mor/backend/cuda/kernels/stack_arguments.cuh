@@ -35,6 +35,7 @@ struct StackKeys {
 struct StackArguments {
   tuning::StackPlan plan;
   int rows = 0, layers = 0;
+  Row const* count = nullptr;  ///< rows from *count on are left alone
   std::uint32_t zero = 0;  ///< 0, which the compiler does not know
   float eps = 0.0F, by_hidden = 1.0F;  ///< of the norms: added to the mean square; 1 / hidden size
   float scale = 1.0F;  ///< of scores in powers of two

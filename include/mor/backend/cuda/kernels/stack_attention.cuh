@@ -42,8 +42,8 @@ class StackAttention {
         warp_(computed_here(StackBlock::warp())), lane_(computed_here(StackBlock::lane())) {}
 
   __device__ __forceinline__ void run() {
-    int const units = arguments_.rows * shape_.kv_heads;
-    int unit = block_.rank(block_.plan.first_unit_block);
+    int const units = block_.rows * shape_.kv_heads;
+    int unit = block_.first_unit();
     if (unit < units && !arguments_.rows_apart) wait_for_keys();
 #pragma unroll 1
     for (int i = 0; unit < units; unit += block_.plan.blocks, ++i) {
@@ -61,7 +61,7 @@ class StackAttention {
 
   /// Until the keys of all rows are where they belong.
   __device__ __forceinline__ void wait_for_keys() const {
-    int const expected = (2 * shape_.keys / tuning::Stack::tile) * ((arguments_.rows + 7) / 8) - 1;
+    int const expected = (2 * shape_.keys / tuning::Stack::tile) * ((block_.rows + 7) / 8) * tuning::Stack::pair - 1;
     int written;
     do {
       asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"

@@ -8,6 +8,7 @@
 #include "mor/backend/cuda/kernels/rope.cuh"
 #include "mor/backend/cuda/kernels/stack_arguments.cuh"
 #include "mor/backend/cuda/kernels/stack_exchange.cuh"
+#include "mor/backend/cuda/kernels/stack_mail.cuh"
 #include "mor/backend/cuda/kernels/stack_weights.cuh"
 #include "mor/backend/cuda/kernels/tma.cuh"
 #include "mor/backend/cuda/tuning/stack.hpp"
@@ -21,14 +22,16 @@ class StackBlock {
  public:
   static constexpr int kThreads = kWarpSize * tuning::Stack::warps;  ///< that compute
 
-  __device__ __forceinline__ StackBlock(StackArguments const& args, unsigned char* shared_memory, int half)
-      : arguments(args), plan(args.plan), exchange(args.plan, args.exchange, half), ring(args.plan, shared_memory), shared(shared_memory),
-        next_slot(args.plan.slot_elements), last_slot(2 * args.plan.slot_elements) {}
+  __device__ __forceinline__ StackBlock(StackArguments const& args, unsigned char* shared_memory, int half, int all_rows)
+      : rows(all_rows), arguments(args), plan(args.plan), exchange(args.plan, args.exchange, half), ring(args.plan, shared_memory), mail(args.plan, shared_memory, side()),
+        shared(shared_memory), next_slot(args.plan.slot_elements), last_slot(2 * args.plan.slot_elements) {}
 
+  int const rows;
   StackArguments const& arguments;
   tuning::StackPlan const& plan;
   StackExchange const exchange;
   StackRing ring;
+  StackMail mail;
   unsigned char* const shared;
   int layer = 0;
   int slot = 0, next_slot, last_slot;  ///< where those of this layer, the next one, and the one before begin
@@ -43,10 +46,13 @@ class StackBlock {
 
   [[nodiscard]] static __device__ __forceinline__ int warp() { return static_cast<int>(threadIdx.x) / kWarpSize; }
   [[nodiscard]] static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % kWarpSize; }
-  /// The block's place among those that work is dealt to from `first` on.
-  [[nodiscard]] __device__ __forceinline__ int rank(int first) const {
-    int const rank = static_cast<int>(blockIdx.x) - first;
-    return rank < 0 ? rank + plan.blocks : rank;
+  /// Which half of the columns the block has, of the two of its pair.
+  [[nodiscard]] static __device__ __forceinline__ int side() { return static_cast<int>(blockIdx.x) % tuning::Stack::pair; }
+  [[nodiscard]] static __device__ __forceinline__ int pair() { return static_cast<int>(blockIdx.x) / tuning::Stack::pair; }
+  /// The block's first unit of attention.
+  [[nodiscard]] __device__ __forceinline__ int first_unit() const {
+    int const unit = static_cast<int>(blockIdx.x) - plan.first_unit_block;
+    return unit < 0 ? unit + plan.blocks : unit;
   }
 
   /// Waits for all warps that compute.
@@ -61,7 +67,7 @@ class StackBlock {
 
   /// [warps, rows]
   [[nodiscard]] __device__ __forceinline__ float* squares() const { return reinterpret_cast<float*>(shared + plan.squares_at); }
-  /// [own tiles of the projection, rows, 8]: cosine and sine of each pair's angle.
+  /// [own tiles of the projection, half of the rows, 8]: cosine and sine of each pair's angle, for rows that the block finishes.
   [[nodiscard]] __device__ __forceinline__ float2* turns() const { return reinterpret_cast<float2*>(shared + plan.turns_at); }
   /// The storage row that a row's new key goes to; -1: none.
   [[nodiscard]] __device__ __forceinline__ int* places() const { return reinterpret_cast<int*>(shared + plan.rows_at); }
@@ -92,7 +98,7 @@ class StackBlock {
 #pragma unroll
     for (int const which : {StackPlan::GateUp, StackPlan::Project, StackPlan::Down, StackPlan::Output}) {
       auto const& product = plan.products[static_cast<std::size_t>(which)];
-      if (rank(product.first_block) >= product.tiles) idle = which;
+      if (product.first_tile(pair(), plan.pairs) >= product.tiles) idle = which;
     }
     return idle;
   }
@@ -110,10 +116,10 @@ class StackBlock {
       // In the order of the products.
       auto const source = nibble(Buffers::Input | Buffers::Attended << 4 | Buffers::Middle << 8 | Buffers::Activated << 12);
       auto const result = nibble(Buffers::Projected | Buffers::Middle << 4 | Buffers::Activated << 8 | Buffers::Input << 12);
-      recipes()[thread] = {rank(of.first_block), of.tiles, of.chunks, of.slabs,
+      tuning::StackSlab const half = of.half(side());
+      recipes()[thread] = {of.first_tile(pair(), plan.pairs), of.tiles, half.begin, half.count,
                            plan.offsets[source], plan.widths[source], plan.offsets[result], plan.widths[result]};
     }
-    int const rows = arguments.rows;
     for (int row = thread; row < rows; row += kThreads) {
       int const limit = arguments.write.limits[row];
       places()[row] = limit > 0 ? place_of(arguments.write.begins[row], limit - 1) : -1;
@@ -122,18 +128,21 @@ class StackBlock {
     }
     auto const& product = plan.products[tuning::StackPlan::Project];
     int const turned = plan.shape.queries + plan.shape.keys;
-    for (int tile = rank(product.first_block), i = 0; tile < product.tiles; tile += plan.blocks, ++i) {
+    constexpr int finished_rows = Stack::most_rows / Stack::pair;
+    for (int tile = product.first_tile(pair(), plan.pairs), i = 0; tile < product.tiles; tile += plan.pairs, ++i) {
       StackTile const at(arguments, tuning::StackPlan::Project, tile);
       if (at.low >= turned) continue;
-      int const pair = at.low % plan.shape.head_dim;
-      for (int item = thread; item < rows * 8; item += kThreads) {
-        double const angle = arguments.positions[item / 8] * arguments.angles.of_pair(pair + item % 8);
+      int const angle_pair = at.low % plan.shape.head_dim;
+      for (int item = thread; item < finished_rows * 8; item += kThreads) {
+        int const row = item / 8 * Stack::pair + side();
+        if (row >= rows) break;
+        double const angle = arguments.positions[row] * arguments.angles.of_pair(angle_pair + item % 8);
         TurnedUnit const unit = turn_unit(angle);
-        turns()[i * Stack::most_rows * 8 + item] = make_float2(unit.cosine, unit.sine);
+        turns()[i * finished_rows * 8 + item] = make_float2(unit.cosine, unit.sine);
       }
     }
     int const units = rows * plan.shape.kv_heads;
-    for (int unit = rank(plan.first_unit_block), i = 0; unit < units && i < Stack::kept_units; unit += plan.blocks, ++i) {
+    for (int unit = first_unit(), i = 0; unit < units && i < Stack::kept_units; unit += plan.blocks, ++i) {
       if (thread >= Stack::warps) continue;
       int const row = unit / plan.shape.kv_heads, key = thread * Stack::step_keys;
       firsts()[i * Stack::warps + thread] =

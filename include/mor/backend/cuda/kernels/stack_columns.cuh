@@ -23,7 +23,7 @@ namespace mor::cuda {
 struct StackPart {
   int begin, count;  ///< chunks; `begin` within the slab
 
-  __device__ __forceinline__ StackPart(StackSlab const& slab, int warp)
+  __device__ __forceinline__ StackPart(tuning::StackSlab const& slab, int warp)
       : begin(warp * slab.count / tuning::Stack::warps),
         count((warp + 1) * slab.count / tuning::Stack::warps - begin) {}
 };
@@ -41,7 +41,8 @@ class StackColumns {
  public:
   static constexpr int kChunks = tuning::Stack::warp_chunks;
 
-  /// Starts reading `count` chunks from chunk `first` on. Rows that do not exist repeat the last one.
+  /// Starts reading `count` chunks from chunk `first` on. Of 8 rows of which some do not exist, those repeat the last one; the
+  /// rest is zeros.
   __device__ __forceinline__ void request(StackSource const& from, int first, int count, int rows, int lane) {
     bfloat16 const* const at = from.data + first * tuning::Stack::chunk + lane % 4 * 8;
 #pragma unroll
@@ -50,7 +51,7 @@ class StackColumns {
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
         words[c][j] = make_uint4(0U, 0U, 0U, 0U);
-        if (c < count) words[c][j] = load_exchanged(row + c * tuning::Stack::chunk);
+        if (c < count && 8 * j < rows) words[c][j] = load_exchanged(row + c * tuning::Stack::chunk);
       }
     }
   }
@@ -85,8 +86,7 @@ class StackColumns {
   uint4 words[kChunks][RowTiles];
 };
 
-/// A warp's weights of a stage of the ring, as fragments of the tensor cores. Where its part has fewer chunks, the columns of
-/// x are zeros, and what lies in their place are other weights.
+/// A warp's weights of a stage of the ring, as fragments of the tensor cores; zeros where its part has fewer chunks.
 struct StackFragments {
   static constexpr int kChunks = tuning::Stack::warp_chunks;
 
@@ -97,6 +97,8 @@ struct StackFragments {
     ring.wait_until_full();
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
+      low[c] = high[c] = make_uint4(0U, 0U, 0U, 0U);
+      if (c >= part.count) continue;
       low[c] = sm80::load_shared(at + static_cast<std::uint32_t>(c * 2 * tuning::Stack::chunk));
       high[c] = sm80::load_shared(at + static_cast<std::uint32_t>(8 * tuning::Stack::pitch + c * 2 * tuning::Stack::chunk));
     }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// One product of a layer in a stack: a block's tiles of the weights times all rows. A warp holds its part of the rows'
+/// One product of a layer in a stack: a pair's tiles of the weights times all rows. A warp holds its part of the rows'
 /// columns in registers, for all tiles; weights come through the ring. The warps' sums meet in shared memory, and one warp
-/// adds up 8 rows, in the order of the parts, and finishes them.
+/// adds up 8 rows, in the order of the parts. The other block of the pair has the sums of the other half of the columns: each
+/// sends the other those of every second row, and finishes the rest (of a lane's two rows the first or the second).
 #pragma once
 
 #include "mor/backend/cuda/kernels/few_rows_team.cuh"
 #include "mor/backend/cuda/kernels/pack.cuh"
+#include "mor/backend/cuda/kernels/pointwise.cuh"
 #include "mor/backend/cuda/kernels/stack_block.cuh"
 #include "mor/backend/cuda/kernels/stack_columns.cuh"
 
@@ -19,15 +21,25 @@ namespace mor::cuda {
 template <int Which, int RowTiles>
 class StackMultiplication {
   using Plan = tuning::StackPlan;
+  using Stack = tuning::Stack;
   using Columns = StackColumns<RowTiles>;
-  static constexpr int kChunks = tuning::Stack::warp_chunks;
+  static constexpr int kChunks = Stack::warp_chunks;
   static constexpr bool kNormed = Which == Plan::Project || Which == Plan::GateUp;
   static constexpr bool kOneSlab = Which != Plan::Down;  ///< rows are read once for all tiles
-  static constexpr bool kAhead = RowTiles == 1;          ///< registers hold the columns of two slabs
+  static constexpr bool kAhead = RowTiles <= 4;          ///< registers hold the columns of two slabs
+
+  /// What a lane has of 8 rows of a tile between its letter and its peer's: sums of column g and g + 8 (or of a pair) of one
+  /// row, and that row's square.
+  struct Fragment {
+    bool any = false;
+    int slot, tile, row_tile;  ///< `slot`: the tile's number among those of the block
+    float low, high, square;
+    std::uint32_t residual;
+  };
 
  public:
   __device__ __forceinline__ explicit StackMultiplication(StackBlock& block)
-      : block_(block), plan_(block.arguments.plan), recipe_(block.recipes()[Which]), rows_(block.arguments.rows),
+      : block_(block), plan_(block.arguments.plan), recipe_(block.recipes()[Which]), rows_(block.rows),
         warp_(computed_here(StackBlock::warp())), lane_(computed_here(StackBlock::lane())) {}
 
   __device__ __forceinline__ void run() {
@@ -35,34 +47,38 @@ class StackMultiplication {
     StackSource const from = Which == Plan::Project ? input() : exchanged(recipe_.source, recipe_.stride);
     Columns columns;
     if constexpr (kOneSlab) bring_all(from, columns);
-    // Each 8 rows of each tile are finished by a warp of their own.
+    Fragment last;
+    // Each 8 rows of each tile belong to a warp of their own. What waits for a letter is finished one tile later.
 #pragma unroll 1
-    for (int tile = recipe_.tile, slot = 0, own = warp_; tile < recipe_.tiles; tile += plan_.blocks, ++slot, own = next_own(own)) {
-      bool const finishes = own < RowTiles && 8 * own < rows_;
-      float sums[RowTiles][4] = {};
-      if constexpr (kOneSlab) {
-        multiply(StackPart(slab(0), warp_), columns, sums);
-      } else {
-        if (slot == 0) wait_for_some(from, StackPart(slab(0), warp_));
-        multiply_slabs(from, columns, sums);
+    for (int tile = recipe_.tile, slot = 0, own = warp_;; tile += plan_.pairs, ++slot, own = next_own(own)) {
+      Fragment now;
+      if (tile < recipe_.tiles) {
+        now = {own < RowTiles && 8 * own < rows_, slot, tile, own, 0.0F, 0.0F, 0.0F, 0U};
+        float sums[RowTiles][4] = {};
+        if constexpr (kOneSlab) {
+          multiply(StackPart(slab(0), warp_), columns, sums);
+        } else {
+          if (slot == 0) wait_for_some(from, StackPart(slab(0), warp_));
+          multiply_slabs(from, columns, sums);
+        }
+        if (!kNormed && now.any) now.residual = request_residual(now);
+        give(sums);
+        block_.meet();
+        if (now.any) halve(now);
+        block_.next_room();
       }
-      std::uint32_t residual[2];
-      StackTile const at(block_.arguments, Which, tile);
-      if (!kNormed && finishes) request_residual(at, own, residual);
-      give(sums);
-      block_.meet();
-      if (finishes) finish(slot, at, own, residual);
-      block_.next_room();
+      if (last.any) finish(last);
+      if (tile >= recipe_.tiles) break;
+      last = now;
     }
   }
 
  private:
   [[nodiscard]] static __device__ __forceinline__ int next_own(int own) {
-    return own - RowTiles + (own < RowTiles ? tuning::Stack::warps : 0);
+    return own - RowTiles + (own < RowTiles ? Stack::warps : 0);
   }
-  [[nodiscard]] __device__ __forceinline__ StackSlab slab(int s) const {
-    return {s * tuning::Stack::slab_chunks, min(tuning::Stack::slab_chunks, recipe_.chunks - s * tuning::Stack::slab_chunks)};
-  }
+  [[nodiscard]] __device__ __forceinline__ tuning::StackSlab slab(int s) const { return tuning::stack_slab(recipe_.chunks, s); }
+  [[nodiscard]] __device__ __forceinline__ int slabs() const { return (recipe_.chunks + Stack::slab_chunks - 1) / Stack::slab_chunks; }
   [[nodiscard]] __device__ __forceinline__ StackSource exchanged(int element, int stride) const {
     return {block_.exchange.at(block_.slot + element), stride, true};
   }
@@ -84,15 +100,16 @@ class StackMultiplication {
   __device__ __forceinline__ void wait_for_some(StackSource const& from, StackPart const& part) const {
     if (!from.exchanged) return;
     if ((RowTiles > 1 || warp_ == 0) && part.count > 0) {
-      bfloat16 const* const at = from.data + (rows_ - 1) * from.stride + (part.begin + part.count - 1) * tuning::Stack::chunk + lane_ % 4 * 8;
-      while (__any_sync(kAllLanes, largest_word(load_exchanged(at)) == kAbsent)) __nanosleep(tuning::Stack::pause);
+      bfloat16 const* const at = from.data + (rows_ - 1) * from.stride +
+                                 (recipe_.begin + part.begin + part.count - 1) * Stack::chunk + lane_ % 4 * 8;
+      while (__any_sync(kAllLanes, largest_word(load_exchanged(at)) == kAbsent)) __nanosleep(Stack::pause);
     }
     if (RowTiles == 1) block_.meet();
   }
   __device__ __forceinline__ void request(StackSource const& from, int s, Columns& columns) const {
-    StackSlab const slab = this->slab(s);
+    tuning::StackSlab const slab = this->slab(s);
     StackPart const part(slab, warp_);
-    columns.request(from, slab.begin + part.begin, part.count, rows_, lane_);
+    columns.request(from, recipe_.begin + slab.begin + part.begin, part.count, rows_, lane_);
   }
   /// Waits for a slab's columns.
   __device__ __forceinline__ void bring(StackSource const& from, int s, Columns& columns) const {
@@ -105,7 +122,7 @@ class StackMultiplication {
     StackPart const part(slab(0), warp_);
     if constexpr (kNormed) {
       bfloat16 const* const weights = block_.vectors()[block_.layer].norms[Which / Plan::GateUp];
-      auto const* const at = reinterpret_cast<uint4 const*>(weights + part.begin * tuning::Stack::chunk) + lane_ % 4;
+      auto const* const at = reinterpret_cast<uint4 const*>(weights + (recipe_.begin + part.begin) * Stack::chunk) + lane_ % 4;
       uint4 norm[kChunks];
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) norm[c] = c < part.count ? __ldg(at + c * 4) : make_uint4(0U, 0U, 0U, 0U);
@@ -130,26 +147,27 @@ class StackMultiplication {
   }
   /// All slabs of a tile.
   __device__ __forceinline__ void multiply_slabs(StackSource const& from, Columns& columns, float (&sums)[RowTiles][4]) {
+    int const slabs = this->slabs();
     if constexpr (kAhead) {
       Columns others;
       request(from, 0, columns);
 #pragma unroll 1
-      for (int s = 0; s < recipe_.slabs; s += 2) {
-        multiply_slab(from, s, columns, others, sums);
-        if (s + 1 < recipe_.slabs) multiply_slab(from, s + 1, others, columns, sums);
+      for (int s = 0; s < slabs; s += 2) {
+        multiply_slab(from, s, slabs, columns, others, sums);
+        if (s + 1 < slabs) multiply_slab(from, s + 1, slabs, others, columns, sums);
       }
     } else {
 #pragma unroll 1
-      for (int s = 0; s < recipe_.slabs; ++s) {
+      for (int s = 0; s < slabs; ++s) {
         bring(from, s, columns);
         multiply(StackPart(slab(s), warp_), columns, sums);
       }
     }
   }
   /// Asks for the columns of the next slab before it uses those that it has asked for.
-  __device__ __forceinline__ void multiply_slab(StackSource const& from, int s, Columns& now, Columns& next,
+  __device__ __forceinline__ void multiply_slab(StackSource const& from, int s, int slabs, Columns& now, Columns& next,
                                                 float (&sums)[RowTiles][4]) {
-    if (s + 1 < recipe_.slabs) request(from, s + 1, next);
+    if (s + 1 < slabs) request(from, s + 1, next);
     while (now.absent()) request(from, s, now);
     multiply(StackPart(slab(s), warp_), now, sums);
   }
@@ -167,122 +185,129 @@ class StackMultiplication {
   __device__ __forceinline__ void give(float const (&sums)[RowTiles][4]) const {
     auto* const to = reinterpret_cast<float4*>(block_.sums_room()) + warp_ * RowTiles * kWarpSize + lane_;
 #pragma unroll
-    for (int j = 0; j < RowTiles; ++j) to[j * kWarpSize] = make_float4(sums[j][0], sums[j][1], sums[j][2], sums[j][3]);
+    for (int j = 0; j < RowTiles; ++j) {
+      if (8 * j < rows_) to[j * kWarpSize] = make_float4(sums[j][0], sums[j][1], sums[j][2], sums[j][3]);
+    }
   }
 
-  /// This lane finishes a pair of neighbouring columns of one row: of its two rows, 2t where g is even and else 2t + 1.
-  [[nodiscard]] __device__ __forceinline__ int finished_row(int row_tile) const {
-    return 8 * row_tile + lane_ % 4 * 2 + lane_ / 4 % 2;
-  }
-  [[nodiscard]] __device__ __forceinline__ int finished_column() const { return lane_ / 4 & ~1; }
-  /// Results of column g of the lane's two rows become those of columns g, g + 1 (or g - 1, g) of one.
-  [[nodiscard]] __device__ __forceinline__ float2 join(float first_row, float second_row) const {
-    bool const odd = lane_ / 4 % 2 != 0;
-    float const given = __shfl_xor_sync(kAllLanes, odd ? first_row : second_row, 4);
-    return odd ? make_float2(given, second_row) : make_float2(first_row, given);
-  }
-
-  __device__ __forceinline__ void request_residual(StackTile const& at, int row_tile, std::uint32_t (&words)[2]) const {
-    StackSource const from = residual_source();
-    bfloat16 const* const row = from.data + min(finished_row(row_tile), rows_ - 1) * from.stride + finished_column();
-    words[0] = load_exchanged_pair(row + at.low);
-    words[1] = load_exchanged_pair(row + at.high);
-  }
-
-  /// Finishes 8 rows of a tile. @param slot  the tile's number among those of the block
-  __device__ __forceinline__ void finish(int slot, StackTile const& at, int row_tile, std::uint32_t (&residual)[2]) const {
-    auto const* const parts = reinterpret_cast<float4 const*>(block_.sums_room()) + row_tile * kWarpSize + lane_;
+  /// Adds up the warps' sums of 8 rows, and sends the other block those of the rows that it finishes.
+  __device__ __forceinline__ void halve(Fragment& fragment) const {
+    auto const* const parts = reinterpret_cast<float4 const*>(block_.sums_room()) + fragment.row_tile * kWarpSize + lane_;
     float4 total = parts[0];
 #pragma unroll
-    for (int p = 1; p < tuning::Stack::warps; ++p) {
+    for (int p = 1; p < Stack::warps; ++p) {
       float4 const part = parts[p * RowTiles * kWarpSize];
       total = make_float4(__fadd_rn(total.x, part.x), __fadd_rn(total.y, part.y), __fadd_rn(total.z, part.z), __fadd_rn(total.w, part.w));
     }
-    int const row = finished_row(row_tile), column = at.low + finished_column();
+    float2 const square = kNormed ? squares(fragment.row_tile) : make_float2(0.0F, 0.0F);
+    bool const second = StackBlock::side() != 0;
+    block_.mail.send(make_float4(second ? total.x : total.y, second ? total.z : total.w, second ? square.x : square.y, 0.0F));
+    fragment.low = second ? total.y : total.x;
+    fragment.high = second ? total.w : total.z;
+    fragment.square = second ? square.y : square.x;
+  }
+  /// Sums of squares of this lane's two rows, over the block's columns.
+  [[nodiscard]] __device__ __forceinline__ float2 squares(int row_tile) const {
+    float const* from = block_.squares() + row_tile * 8 + lane_ % 4 * 2;
+    float2 total = *reinterpret_cast<float2 const*>(from);
+#pragma unroll
+    for (int p = 1; p < Stack::warps; ++p) {
+      float2 const part = *reinterpret_cast<float2 const*>(from + p * RowTiles * 8);
+      total = make_float2(__fadd_rn(total.x, part.x), __fadd_rn(total.y, part.y));
+    }
+    return total;
+  }
+
+  [[nodiscard]] __device__ __forceinline__ bool odd_column() const { return lane_ / 4 % 2 != 0; }
+  [[nodiscard]] __device__ __forceinline__ int finished_row(Fragment const& fragment) const {
+    return 8 * fragment.row_tile + lane_ % 4 * 2 + StackBlock::side();
+  }
+  /// A lane writes a pair of neighbouring columns: of column g's pair the low one where g is even, and else the high one.
+  [[nodiscard]] __device__ __forceinline__ int finished_column(StackTile const& at) const {
+    return (odd_column() ? at.high : at.low) + (lane_ / 4 & ~1);
+  }
+  /// That pair, of which each lane has one.
+  [[nodiscard]] __device__ __forceinline__ float2 join(float low, float high) const {
+    float const given = __shfl_xor_sync(kAllLanes, odd_column() ? low : high, 4);
+    return odd_column() ? make_float2(given, high) : make_float2(low, given);
+  }
+
+  [[nodiscard]] __device__ __forceinline__ std::uint32_t request_residual(Fragment const& fragment) const {
+    StackSource const from = residual_source();
+    StackTile const at(block_.arguments, Which, fragment.tile);
+    return load_exchanged_pair(from.data + min(finished_row(fragment), rows_ - 1) * from.stride + finished_column(at));
+  }
+
+  __device__ __forceinline__ void finish(Fragment& fragment) const {
+    float4 const letter = block_.mail.receive();
+    StackTile const at(block_.arguments, Which, fragment.tile);
+    float low = __fadd_rn(fragment.low, letter.x), high = __fadd_rn(fragment.high, letter.y);
     if constexpr (kNormed) {
-      float2 const factor = norm_factors(row_tile);
-      total = make_float4(__fmul_rn(total.x, factor.x), __fmul_rn(total.y, factor.y), __fmul_rn(total.z, factor.x), __fmul_rn(total.w, factor.y));
+      auto const& arguments = block_.arguments;
+      float const factor = rsqrtf(__fmaf_rn(__fadd_rn(fragment.square, letter.z), arguments.by_hidden, arguments.eps));
+      low = __fmul_rn(low, factor);
+      high = __fmul_rn(high, factor);
       if constexpr (Which == Plan::GateUp) {
-        total.x = activated(total.x, total.z);
-        total.y = activated(total.y, total.w);
+        low = activated(low, high);
       } else {
-        turn(slot, at, row_tile, total);
+        turn(fragment, at, low, high);
       }
     }
-    float2 low = join(total.x, total.y), high = join(total.z, total.w);
+    float2 pair = join(low, high);
+    int const row = finished_row(fragment);
+    if constexpr (Which == Plan::GateUp) {
+      pair.y = __shfl_xor_sync(kAllLanes, low, 4);
+      if (row < rows_ && !odd_column()) publish(row, finished_column(at), pack_bfloat16(low, pair.y));
+      return;
+    }
     if constexpr (!kNormed) {
       if (residual_source().exchanged) {
-        while (__any_sync(kAllLanes, max(residual[0], residual[1]) == kAbsent)) request_residual(at, row_tile, residual);
+        while (__any_sync(kAllLanes, fragment.residual == kAbsent)) fragment.residual = request_residual(fragment);
       }
-      add_pair(low, residual[0]);
-      add_pair(high, residual[1]);
+      pair.x = __fadd_rn(pair.x, __uint_as_float(fragment.residual << 16));
+      pair.y = __fadd_rn(pair.y, __uint_as_float(fragment.residual & 0xffff0000U));
     }
-    std::uint32_t const pairs[2] = {pack_bfloat16(low.x, low.y), pack_bfloat16(high.x, high.y)};
-    int const gap = at.high - at.low;
-    if (row < rows_) publish(row, column, gap, pairs);
-    if (Which == Plan::Project && at.low >= plan_.shape.queries) write_keys(at, row, pairs);
+    std::uint32_t const words = pack_bfloat16(pair.x, pair.y);
+    if (row < rows_) publish(row, finished_column(at), words);
+    if (Which == Plan::Project && at.low >= plan_.shape.queries) write_key(at, row, words);
   }
 
   /// silu(gate) * value
   [[nodiscard]] static __device__ __forceinline__ float activated(float gate, float value) {
     return __fmul_rn(value, __fmul_rn(gate, __fdividef(1.0F, __fadd_rn(1.0F, __expf(-gate)))));
   }
-  static __device__ __forceinline__ void add_pair(float2& sum, std::uint32_t pair) {
-    sum.x = __fadd_rn(sum.x, __uint_as_float(pair << 16));
-    sum.y = __fadd_rn(sum.y, __uint_as_float(pair & 0xffff0000U));
-  }
 
-  /// 1 / sqrt(mean square + eps) of this lane's two rows.
-  [[nodiscard]] __device__ __forceinline__ float2 norm_factors(int row_tile) const {
-    float const* from = block_.squares() + row_tile * 8 + lane_ % 4 * 2;
-    float2 total = *reinterpret_cast<float2 const*>(from);
-#pragma unroll
-    for (int p = 1; p < tuning::Stack::warps; ++p) {
-      float2 const part = *reinterpret_cast<float2 const*>(from + p * RowTiles * 8);
-      total = make_float2(__fadd_rn(total.x, part.x), __fadd_rn(total.y, part.y));
-    }
-    auto const& arguments = block_.arguments;
-    return make_float2(rsqrtf(__fmaf_rn(total.x, arguments.by_hidden, arguments.eps)),
-                       rsqrtf(__fmaf_rn(total.y, arguments.by_hidden, arguments.eps)));
-  }
-
-  /// Writes a result, and takes back that of the layer before. The second of SwiGLU's sums is no result.
-  __device__ __forceinline__ void publish(int row, int column, int gap, std::uint32_t const (&pairs)[2]) const {
-    constexpr bool down = Which == Plan::Down, both = Which != Plan::GateUp;
+  /// Writes a result, and takes back that of the layer before.
+  __device__ __forceinline__ void publish(int row, int column, std::uint32_t pair) const {
+    constexpr bool down = Which == Plan::Down;
     if (down && block_.layer + 1 == block_.arguments.layers) {
-      bfloat16* const to = block_.arguments.out.row(row) + column;
-      *reinterpret_cast<std::uint32_t*>(to) = pairs[0];
-      *reinterpret_cast<std::uint32_t*>(to + gap) = pairs[1];
+      *reinterpret_cast<std::uint32_t*>(block_.arguments.out.row(row) + column) = pair;
       return;
     }
     int const place = recipe_.result + row * recipe_.width + column;
-    bfloat16* const to = block_.exchange.at((down ? block_.next_slot : block_.slot) + place);
-    store_exchanged(to, pairs[0]);
-    if (both) store_exchanged(to + gap, pairs[1]);
-    bfloat16* const last = block_.exchange.at((down ? block_.slot : block_.last_slot) + place);
-    store_exchanged(last, kAbsent);
-    if (both) store_exchanged(last + gap, kAbsent);
+    store_exchanged(block_.exchange.at((down ? block_.next_slot : block_.slot) + place), pair);
+    store_exchanged(block_.exchange.at((down ? block_.slot : block_.last_slot) + place), kAbsent);
   }
 
   /// Queries and keys are turned to their positions.
-  __device__ __forceinline__ void turn(int slot, StackTile const& at, int row_tile, float4& total) const {
+  __device__ __forceinline__ void turn(Fragment const& fragment, StackTile const& at, float& low, float& high) const {
     if (at.low >= plan_.shape.queries + plan_.shape.keys) return;
-    int const first = (slot * tuning::Stack::most_rows + 8 * row_tile + lane_ % 4 * 2) * 8 + lane_ / 4;
-    float2 const a = block_.turns()[first], b = block_.turns()[first + 8];
-    total = make_float4(__fmaf_rn(total.x, a.x, -__fmul_rn(total.z, a.y)), __fmaf_rn(total.y, b.x, -__fmul_rn(total.w, b.y)),
-                        __fmaf_rn(total.z, a.x, __fmul_rn(total.x, a.y)), __fmaf_rn(total.w, b.x, __fmul_rn(total.y, b.y)));
+    constexpr int finished_rows = Stack::most_rows / Stack::pair;
+    float2 const angle = block_.turns()[(fragment.slot * finished_rows + 4 * fragment.row_tile + lane_ % 4) * 8 + lane_ / 4];
+    float const turned = __fmaf_rn(low, angle.x, -__fmul_rn(high, angle.y));
+    high = __fmaf_rn(high, angle.x, __fmul_rn(low, angle.y));
+    low = turned;
   }
 
   /// Keys and values go to their places.
-  __device__ __forceinline__ void write_keys(StackTile const& at, int row, std::uint32_t const (&pairs)[2]) const {
+  __device__ __forceinline__ void write_key(StackTile const& at, int row, std::uint32_t pair) const {
     auto const& shape = plan_.shape;
     int const place = row < rows_ ? block_.places()[row] : -1;
     if (place >= 0) {
       int const value = at.low >= shape.queries + shape.keys ? 1 : 0;
-      bfloat16* const to = block_.vectors()[block_.layer].planes[value] + Index{place} * block_.arguments.plane_stride + at.low +
-                           finished_column() - shape.queries - (value != 0 ? shape.keys : 0);
-      *reinterpret_cast<std::uint32_t*>(to) = pairs[0];
-      *reinterpret_cast<std::uint32_t*>(to + at.high - at.low) = pairs[1];
+      bfloat16* const to = block_.vectors()[block_.layer].planes[value] + Index{place} * block_.arguments.plane_stride +
+                           finished_column(at) - shape.queries - (value != 0 ? shape.keys : 0);
+      *reinterpret_cast<std::uint32_t*>(to) = pair;
     }
     if (block_.arguments.rows_apart) return;
     fence_device();

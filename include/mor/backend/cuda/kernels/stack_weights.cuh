@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// The weights of a block's tiles on their way through a ring of shared memory: one warp asks the copy engine for them, in
-/// the order in which they will be multiplied, as far ahead as there is room, whatever the other blocks do.
+/// The weights of a block's half tiles on their way through a ring of shared memory: one warp asks the copy engine for them,
+/// in the order in which they will be multiplied, as far ahead as there is room, whatever the other blocks do.
 #pragma once
 
 #include "mor/backend/cuda/kernels/few_rows_weights.cuh"
@@ -14,11 +14,6 @@
 #include <cstdint>
 
 namespace mor::cuda {
-
-/// Which columns, in chunks, a slab of a tile has.
-struct StackSlab {
-  int begin, count;
-};
 
 /// The two runs of 8 rows of the weights that make a tile: pairs that belong together lie in the same places of both.
 struct StackTile {
@@ -46,7 +41,7 @@ class StackRing {
  public:
   __device__ __forceinline__ StackRing(tuning::StackPlan const& plan, unsigned char* shared)
       : stages_(plan.stages), full_(reinterpret_cast<Barrier*>(shared + plan.barriers_at)),
-        room_(shared_address(shared + plan.sums_at + 2 * plan.sums_bytes)) {}
+        room_(shared_address(shared + plan.ring_at)) {}
 
   /// By one thread, before `publish_barriers`.
   __device__ __forceinline__ void make() const {
@@ -102,17 +97,16 @@ __device__ __forceinline__ void bring_stack_weights(StackArguments const& argume
 #pragma unroll 1
     for (int which = 0; which < tuning::StackPlan::Products; ++which) {
       tuning::StackProduct const& product = plan.products[static_cast<std::size_t>(which)];
-      bfloat16 const* const weights = arguments.layer[layer].weights[which];
+      tuning::StackSlab const half = product.half(block % Stack::pair);
+      bfloat16 const* const weights = arguments.layer[layer].weights[which] + half.begin * Stack::chunk;
       Index const stride = arguments.weights_stride[which];
-      int const rank = (block - product.first_block + plan.blocks) % plan.blocks;
 #pragma unroll 1
-      for (int tile = rank; tile < product.tiles; tile += plan.blocks) {
+      for (int tile = product.first_tile(block / Stack::pair, plan.pairs); tile < product.tiles; tile += plan.pairs) {
         StackTile const rows(arguments, which, tile);
         int const row = lane < 8 ? rows.low + lane : rows.high + lane - 8;
 #pragma unroll 1
-        for (int i = 0; i < product.slabs; ++i) {
-          int const begin = i * Stack::slab_chunks;
-          StackSlab const slab{begin, min(Stack::slab_chunks, product.chunks - begin)};
+        for (int i = 0; i * Stack::slab_chunks < half.count; ++i) {
+          tuning::StackSlab const slab = tuning::stack_slab(half.count, i);
           int const bytes = slab.count * 2 * Stack::chunk;
           ring.wait_until_empty();
           if (lane == 0) ring.expect(Stack::tile * bytes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// `LayerStack`: consecutive decoder layers on up to 32 rows in one launch (contract/serving.hpp). Hopper, bf16.
+/// `LayerStack`: consecutive decoder layers on up to 64 rows in one launch (contract/serving.hpp). Hopper, bf16.
 #pragma once
 
 #include "mor/backend/cuda/kernels/stack.cuh"
@@ -55,28 +55,23 @@ class LayerStack {
   }
 
   /// out [N, D] = the layers one after the other on x [N, D]; `takes` is true. See contract/serving.hpp.
-  void run(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> positions,
-           KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
+  void run(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> count,
+           std::span<Row const> positions, KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
     auto const most = static_cast<std::size_t>(tuning::Stack::most_layers);
     for (std::size_t first = 0; first < layers.size(); first += most) {
       launch_some(context, layers.subspan(first, std::min(most, layers.size() - first)), first == 0 ? x : View<bfloat16 const>(out),
-                  positions, read, write, rows_apart, out);
+                  count, positions, read, write, rows_apart, out);
     }
   }
 
  private:
-  using Kernel = void (*)(StackArguments);
-  template <int HeadDim>
-  [[nodiscard]] static Kernel kernel_of(bool few) {
-    return few ? &stack_kernel<HeadDim, tuning::Stack::few_row_tiles> : &stack_kernel<HeadDim, tuning::Stack::row_tiles>;
-  }
-
-  void launch_some(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> positions,
-                   KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
+  void launch_some(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> count,
+                   std::span<Row const> positions, KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
     require(takes(x.rows, read.max_limit, read.page_size), "the stack does not take these rows", "LayerStack::run");
     StackArguments arguments;
     arguments.plan = plan_;
     arguments.rows = static_cast<int>(x.rows);
+    arguments.count = count.data();
     arguments.layers = static_cast<int>(layers.size());
     arguments.eps = static_cast<float>(sizes_.rms_norm_eps);
     arguments.by_hidden = 1.0F / static_cast<float>(sizes_.hidden_size);
@@ -95,10 +90,9 @@ class LayerStack {
     arguments.exchange = exchange_.data();
     arguments.turns = turns_.data();
     set_layers(arguments, layers);
-    bool const few = x.rows <= 8 * tuning::Stack::few_row_tiles;
-    auto* const kernel = sizes_.attention.head_dim == 64 ? kernel_of<64>(few) : kernel_of<128>(few);
-    launch(context, "layer_stack", {dim3(static_cast<unsigned>(plan_.blocks)), tuning::Stack::threads, plan_.shared_bytes, 1, false, true},
-           kernel, arguments);
+    LaunchShape shape{dim3(static_cast<unsigned>(plan_.blocks)), tuning::Stack::threads, plan_.shared_bytes, tuning::Stack::pair};
+    shape.cooperative = true;
+    launch(context, "layer_stack", shape, sizes_.attention.head_dim == 64 ? &stack_kernel<64> : &stack_kernel<128>, arguments);
   }
 
   static void set_layers(StackArguments& arguments, std::span<Layer const> layers) {

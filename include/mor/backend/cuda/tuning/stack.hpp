@@ -2,9 +2,10 @@
 /// @file
 /// How the layers of a stack are cut among the blocks of one launch that runs them all. Plain C++.
 ///
-/// There is a block on every multiprocessor. The tiles of a product, 16 rows of its weights each, are dealt to the blocks in
-/// turn, from a block of the product's own on, and in every layer alike. A warp multiplies its part of a tile's columns; the
-/// parts are the shape's alone, so a row has the same bits however many rows there are.
+/// There is a block on every multiprocessor, and two make a pair. The tiles of a product, 16 rows of its weights each, are
+/// dealt to the pairs in turn, from a pair of the product's own on, and in every layer alike. Each block of a pair has one
+/// half of the columns of the pair's tiles, and so needs only that half of the rows; a warp multiplies its part of the half.
+/// Halves and parts are the shape's alone, so a row has the same bits however many rows there are.
 #pragma once
 
 #include "mor/core/types.hpp"
@@ -17,17 +18,22 @@ namespace mor::cuda::tuning {
 
 struct Stack {
   static constexpr int tile = 16, chunk = 32;  ///< weights that a warp multiplies at once
-  static constexpr int warps = 10;             ///< that compute; one more brings the weights
-  static constexpr int threads = 32 * (warps + 1);
-  static constexpr int warp_chunks = 3;             ///< of a slab, at most, a warp
-  static constexpr int slab_chunks = warps * warp_chunks;  ///< columns of a tile that lie in one stage of the ring
+  static constexpr int pair = 2;               ///< blocks of a cluster
+  static constexpr int warps = 8;              ///< that compute, two warpgroups; one of a third brings the weights
+  static constexpr int threads = 32 * (warps + 4);
+  static constexpr int registers = 232, fetch_registers = 40;  ///< of a thread that computes; of the third warpgroup's
+  static constexpr int warp_chunks = 2;             ///< of a slab, at most, a warp
+  static constexpr int slab_chunks = warps * warp_chunks;  ///< columns of half a tile that lie in one stage of the ring
   /// An odd number of half lines: a warp's reads of neighbouring rows meet no bank twice.
   static constexpr int pitch = 2 * chunk * (slab_chunks | 1);
   static constexpr int stage_bytes = tile * pitch;
-  static constexpr int most_stages = 8, least_stages = 3;
+  static constexpr int most_stages = 12, least_stages = 4;
   static constexpr int fragment_bytes = 512;  ///< 16 by 8 sums
-  static constexpr int few_row_tiles = 1, row_tiles = 4;  ///< of 8 rows: with more, kernels for one step each are faster
+  static constexpr int row_tiles = 8;  ///< of 8 rows, at most
   static constexpr int most_rows = 8 * row_tiles;
+  /// Sums that a warp may have on their way to the other block of the pair: it sends its third only after it has received its
+  /// first, and its peer sent that one after it had received... so that with four, none is overwritten before it is read.
+  static constexpr int mail_slots = 4, mail_bytes = 512;
   static constexpr unsigned pause = 40;  ///< ns between two looks at what is not there yet
   static constexpr int most_layers = 40;      ///< of a launch: their addresses are its arguments
   static constexpr int layer_bytes = 32;      ///< of the addresses that blocks keep in shared memory for each of them
@@ -65,18 +71,35 @@ struct StackShape {
 
 /// What a block needs to know of a product, in shared memory; places are elements of a slot.
 struct alignas(16) StackRecipe {
-  int tile, tiles, chunks, slabs;          ///< the block's first tile
+  int tile, tiles, begin, chunks;          ///< the pair's first tile; the block's columns
   int source, stride, result, width;       ///< where rows come from and results go to, and the elements of a row
 };
 
+/// Which columns, in chunks.
+struct StackSlab {
+  int begin, count;
+};
+/// The s-th slab of `chunks` chunks: `Stack::slab_chunks`, the last one what is left.
+[[nodiscard]] MOR_HOST_DEVICE constexpr StackSlab stack_slab(int chunks, int s) {
+  int const begin = s * Stack::slab_chunks, left = chunks - begin;
+  return {begin, left < Stack::slab_chunks ? left : Stack::slab_chunks};
+}
+
 /// One of a layer's four products.
 struct StackProduct {
-  int tiles = 0, chunks = 0, slabs = 0;  ///< a slab is `Stack::slab_chunks` chunks, the last one what is left
-  int first_block = 0;  ///< has the first tile
+  int tiles = 0, chunks = 0;
+  int first_pair = 0;  ///< has the first tile
 
-  [[nodiscard]] constexpr int tiles_of(int block, int blocks) const {
-    int const rank = (block - first_block + blocks) % blocks;
-    return (tiles - rank + blocks - 1) / blocks;
+  /// The first tile of a pair; the next are `pairs` further each.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr int first_tile(int pair, int pairs) const {
+    int const tile = pair - first_pair;
+    return tile < 0 ? tile + pairs : tile;
+  }
+  [[nodiscard]] constexpr int tiles_of(int pair, int pairs) const { return (tiles - first_tile(pair, pairs) + pairs - 1) / pairs; }
+  /// The half of the columns that the pair's first or second block has.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr StackSlab half(int side) const {
+    int const first = (chunks + 1) / 2;
+    return side == 0 ? StackSlab{0, first} : StackSlab{first, chunks - first};
   }
 };
 
@@ -85,13 +108,14 @@ struct StackPlan {
 
   StackShape shape;
   std::array<StackProduct, Products> products{};
-  int blocks = 0;
+  int blocks = 0, pairs = 0;
   int first_unit_block = 0;  ///< has the first unit of attention
   std::array<int, StackBuffers::Buffers> widths{}, offsets{};  ///< of the buffers in a slot, elements
   int slot_elements = 0;
   int stages = 0;
   int sums_at = 0, sums_bytes = 0;  ///< two rooms
   int squares_at = 0, turns_at = 0, rows_at = 0, firsts_at = 0, barriers_at = 0, recipes_at = 0, layers_at = 0;
+  int mail_at = 0, ring_at = 0;
   Index shared_bytes = 0;
   bool possible = false;
 
@@ -101,7 +125,7 @@ struct StackPlan {
   }
 
   constexpr StackPlan() = default;
-  constexpr StackPlan(StackShape const& sizes, int multiprocessors, Index block_bytes) : shape(sizes), blocks(multiprocessors) {
+  constexpr StackPlan(StackShape const& sizes, int multiprocessors, Index block_bytes) : shape(sizes), blocks(multiprocessors / Stack::pair * Stack::pair), pairs(blocks / Stack::pair) {
     if (!fits()) return;
     cut(Project, shape.projected() / Stack::tile, shape.hidden);
     cut(Output, shape.hidden / Stack::tile, shape.queries);
@@ -109,10 +133,10 @@ struct StackPlan {
     cut(Down, shape.hidden / Stack::tile, shape.inner);
     for (StackProduct const& product : products) {
       // Rows are read again for each slab of each tile, and only the last product may have several.
-      bool const last = &product == &products[Down];
-      if (product.slabs > 1 && (!last || product.tiles > 2 * blocks)) return;
+      bool const last = &product == &products[Down], one_slab = product.half(0).count <= Stack::slab_chunks;
+      if (!one_slab && (!last || product.tiles > 2 * pairs)) return;
     }
-    if (products[Project].tiles > Stack::most_turned_tiles * blocks) return;
+    if (products[Project].tiles > Stack::most_turned_tiles * pairs) return;
     for (std::size_t buffer = 0; buffer < StackBuffers::Buffers; ++buffer) {
       widths[buffer] = shape.width(static_cast<int>(buffer));
       offsets[buffer] = slot_elements;
@@ -127,39 +151,40 @@ struct StackPlan {
     auto const& s = shape;
     bool const heads = (s.head_dim == 64 || s.head_dim == 128) && s.kv_heads > 0 && s.heads % s.kv_heads == 0 &&
                        s.group() <= Stack::most_group && s.queries == s.heads * s.head_dim && s.keys == s.kv_heads * s.head_dim;
-    return heads && s.hidden > 0 && s.inner > 0 && s.hidden % Stack::chunk == 0 && s.inner % Stack::chunk == 0 && blocks > 0;
+    // Each block of a pair has at least one chunk of every product.
+    constexpr int least = Stack::pair * Stack::chunk;
+    return heads && s.hidden >= least && s.inner >= least && s.hidden % Stack::chunk == 0 && s.inner % Stack::chunk == 0 && blocks > 0;
   }
   constexpr void cut(Product which, int tiles, int cols) {
-    int const chunks = cols / Stack::chunk;
-    products[static_cast<std::size_t>(which)] = {tiles, chunks, (chunks + Stack::slab_chunks - 1) / Stack::slab_chunks, 0};
+    products[static_cast<std::size_t>(which)] = {tiles, cols / Stack::chunk, 0};
   }
 
-  /// Chooses each product's first block so that blocks get about the same number of weights, those with the most work for a
-  /// block first.
+  /// Chooses each product's first pair so that pairs get about the same number of weights, those with the most work for a
+  /// pair first.
   constexpr void deal() {
-    std::vector<Index> load(static_cast<std::size_t>(blocks), 0);
+    std::vector<Index> load(static_cast<std::size_t>(pairs), 0);
     for (Product const which : {Down, GateUp, Project, Output}) {
       auto& product = products[static_cast<std::size_t>(which)];
       Index best = -1;
       int chosen = 0;
-      for (int first = 0; first < blocks; ++first) {
-        product.first_block = first;
+      for (int first = 0; first < pairs; ++first) {
+        product.first_pair = first;
         Index squares = 0;
-        for (int block = 0; block < blocks; ++block) {
-          Index const sum = load[static_cast<std::size_t>(block)] + Index{product.tiles_of(block, blocks)} * product.chunks;
+        for (int pair = 0; pair < pairs; ++pair) {
+          Index const sum = load[static_cast<std::size_t>(pair)] + Index{product.tiles_of(pair, pairs)} * product.chunks;
           squares += sum * sum;
         }
         if (best >= 0 && squares >= best) continue;
         best = squares;
         chosen = first;
       }
-      product.first_block = chosen;
-      for (int block = 0; block < blocks; ++block) {
-        load[static_cast<std::size_t>(block)] += Index{product.tiles_of(block, blocks)} * product.chunks;
+      product.first_pair = chosen;
+      for (int pair = 0; pair < pairs; ++pair) {
+        load[static_cast<std::size_t>(pair)] += Index{product.tiles_of(pair, pairs)} * product.chunks;
       }
     }
     auto const& project = products[Project];
-    first_unit_block = (project.first_block + project.tiles) % blocks;
+    first_unit_block = Stack::pair * ((project.first_pair + project.tiles) % pairs);
   }
 
   constexpr bool lay_out(Index block_bytes) {
@@ -173,15 +198,17 @@ struct StackPlan {
       at += (bytes + 15) / 16 * 16;
       return static_cast<int>(from);
     };
-    barriers_at = take(2 * Stack::most_stages * 8);
+    barriers_at = take((2 * Stack::most_stages + Stack::warps * Stack::mail_slots) * 8);
     recipes_at = take(Index{Products} * Index{sizeof(StackRecipe)});
     layers_at = take(Index{Stack::most_layers} * Stack::layer_bytes);
     squares_at = take(Index{Stack::warps} * rows * 4);
-    turns_at = take(Index{(products[Project].tiles + blocks - 1) / blocks} * rows * 8 * 8);
+    turns_at = take(Index{(products[Project].tiles + pairs - 1) / pairs} * (rows / Stack::pair) * 8 * 8);
     rows_at = take(Index{3} * rows * 4);
     firsts_at = take(Index{Stack::kept_units} * Stack::warps * 4);
     at = (at + 127) / 128 * 128;
+    mail_at = take(Index{Stack::warps} * Stack::mail_slots * Stack::mail_bytes);
     sums_at = take(2 * sums_bytes);
+    ring_at = static_cast<int>(at);
     Index const room = (block_bytes - at) / Stack::stage_bytes;
     stages = static_cast<int>(std::min<Index>(room, Stack::most_stages));
     shared_bytes = at + Index{stages} * Stack::stage_bytes;
