@@ -55,11 +55,19 @@ TEST_CASE("a prompt takes pages chunk by chunk, as if each of its tokens went al
   demand = desk.plan();
   CHECK(demand.entering_prompt == 5);
   CHECK(demand.ending_prompts == 1);
-  CHECK(demand.decoding == 1);  // its own cell may be at work as soon as the chunk is through
+  CHECK(demand.rows() == 5);  // its own cell may be at work as soon as the chunk's last row is through: in that one's place
   // List 0 holds 13 keys; the others none of the first chunk and at most 5 of this one.
   CHECK(desk.used() == 4 + 2 + 2);
   CHECK(desk.used_ends() == 4);
   CHECK(demand.longest == 14);  // a bound: with the token that the last chunk makes
+
+  // The last row is through, and made a token: it decodes beside the four that are still on their way.
+  Row const last = static_cast<Row>(desk.tables.shape.slots) + 4;
+  desk.words[static_cast<std::size_t>(desk.tables.status(last))] = static_cast<Row>(CellStatus::Idle);
+  desk.report(desk.tick, {{last, 1}}, {{0, 50, false}});
+  demand = desk.plan();
+  CHECK(demand.decoding == 1);
+  CHECK(demand.prompt_rows == 4);
 }
 
 TEST_CASE("a decoding slot has room for the tokens that may be on their way, and no more than its text can hold") {

@@ -400,7 +400,9 @@ class Planner {
     TickDemand all;
     for (Slot const& slot : slots_) {
       if (slot.sequence == nullptr) continue;
-      all.decoding += slot.may_decode() ? 1 : 0;
+      // Its own cell begins when the last row of its prompt has ended: until some row is known to have, one of both counts.
+      bool const alone = slot.chunk.left == 0 || slot.chunk.left < slot.chunk.rows;
+      all.decoding += slot.may_decode() && alone ? 1 : 0;
       all.prompt_rows += slot.chunk.left;
       all.entering_prompt += slot.chunk.entered ? 0 : slot.chunk.left;
       all.ending_prompts += slot.chunk.rows != 0 && slot.fed == slot.goal ? 1 : 0;

@@ -3,10 +3,12 @@
 /// Reports of ticks on their way to the host, which learns of each when it asks, and never has to wait for one.
 #pragma once
 
+#include "mor/backend/cuda/kernels/host_words.cuh"
 #include "mor/backend/cuda/memory.cuh"
-#include "mor/backend/cuda/ops/error.cuh"
+#include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/work_log.cuh"
 #include "mor/backend/cuda/stream.cuh"
+#include "mor/backend/cuda/tuning/serving.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/types.hpp"
 
@@ -23,27 +25,27 @@ class Reports {
   /// @param in_flight  reports between `post` and `pop` at most
   template <class B>
   Reports(B& b, Index words, Index in_flight)
-      : stream_(b.context().stream), log_(b.context().log), words_(words), ring_(static_cast<std::size_t>(in_flight)) {
+      : context_(b.context()), words_(words), ring_(static_cast<std::size_t>(in_flight)) {
     for (Report& report : ring_) {
       report.words = reinterpret_cast<Row*>(memory_.take(words * static_cast<Index>(sizeof(Row))));
     }
   }
   Reports(Reports const&) = delete;
   Reports& operator=(Reports const&) = delete;
-  ~Reports() { static_cast<void>(cudaStreamSynchronize(stream_)); }  // copies may be under way
+  ~Reports() { static_cast<void>(cudaStreamSynchronize(context_.stream)); }  // copies may be under way
 
   /// Enqueues a copy of device memory. Throws InvalidArgument where it has no room.
   void post(std::span<Row const> words) {
     require(pending_ < ring_.size(), "more reports than there is room for", "Reports::post");
     require(static_cast<Index>(words.size()) <= words_, "a report is longer than its room", "Reports::post");
-    log_->needs_host("Reports::post");
+    context_.log->needs_host("Reports::post");
     Report& report = ring_[(first_ + pending_) % ring_.size()];
     report.size = words.size();
-    if (!words.empty()) {
-      check(cudaMemcpyAsync(report.words, words.data(), words.size_bytes(), cudaMemcpyDeviceToHost, stream_),
-            "Reports::post", words.size());
-    }
-    report.arrived.record(stream_);
+    constexpr int threads = tuning::kServingLogThreads;
+    auto const size = static_cast<Index>(words.size());
+    launch(context_, "Reports::post", {dim3(persistent_blocks(context_, divide_up(size, threads), 1)), threads},
+           &send_words_kernel<threads>, words.data(), report.words, static_cast<int>(size));
+    report.arrived.record(context_.stream);
     ++pending_;
   }
   [[nodiscard]] Index pending() const { return static_cast<Index>(pending_); }
@@ -51,7 +53,7 @@ class Reports {
   [[nodiscard]] bool arrived() const { return pending_ > 0 && ring_[first_].arrived.done(); }
   /// Waits for the oldest report, if there is one.
   void wait() {
-    log_->wait("Reports::wait");
+    context_.log->wait("Reports::wait");
     if (pending_ > 0) ring_[first_].arrived.wait();
   }
   /// The oldest report, once it has arrived.
@@ -72,8 +74,7 @@ class Reports {
     Event arrived;
   };
 
-  cudaStream_t stream_;
-  WorkLog* log_;
+  Context context_;
   Index words_;
   PinnedSlots memory_;
   std::vector<Report> ring_;

@@ -14,70 +14,73 @@
 #include "mor/backend/cuda/kernels/stack_product.cuh"
 #include "mor/backend/cuda/kernels/wgmma.cuh"
 
-#include <type_traits>
-
 namespace mor::cuda {
 
-/// Of at most 8 `RowTiles` rows.
+/// All layers, by the warps of a block that compute.
 template <int HeadDim, int RowTiles>
-__device__ __forceinline__ void run_stack(StackBlock& block) {
+__device__ __forceinline__ void run_layers(StackBlock& block) {
   using tuning::StackPlan;
-  block.find_facts();
   int const idle = block.idle_product();
 #pragma unroll 1
   for (; block.layer < block.arguments.layers; block.next_layer()) {
     // A fence of every thread in every layer (see stack_exchange.cuh), where the block would only wait.
     if (idle < 0) fence_device();
-    auto const run = [&](auto which) {
+    auto const run = [&](auto multiplication, int which) {
       if (which == idle) {
         fence_device();
       } else {
-        StackMultiplication<decltype(which)::value, RowTiles>(block).run();
+        multiplication.run();
       }
     };
-    run(std::integral_constant<int, StackPlan::Project>{});
+    run(StackMultiplication<StackPlan::Project, RowTiles>(block), StackPlan::Project);
     StackAttention<HeadDim>(block).run();
-    run(std::integral_constant<int, StackPlan::Output>{});
-    run(std::integral_constant<int, StackPlan::GateUp>{});
-    run(std::integral_constant<int, StackPlan::Down>{});
+    run(StackMultiplication<StackPlan::Output, RowTiles>(block), StackPlan::Output);
+    run(StackMultiplication<StackPlan::GateUp, RowTiles>(block), StackPlan::GateUp);
+    run(StackMultiplication<StackPlan::Down, RowTiles>(block), StackPlan::Down);
   }
 }
 
-template <int HeadDim>
+/// At most 8 `RowTiles` rows. The weights are under way before anything else; what a block finds out by itself, it does
+/// before it waits for the other one of its pair to begin.
+template <int HeadDim, int RowTiles>
 __global__ void __launch_bounds__(tuning::Stack::threads, 1) stack_kernel(__grid_constant__ StackArguments const arguments) {
   extern __shared__ __align__(128) unsigned char stack_shared[];
   int const rows = arguments.count == nullptr ? arguments.rows : min(arguments.rows, *arguments.count);
   if (rows <= 0) return;
   auto const& plan = arguments.plan;
-  StackRing const ring(plan, stack_shared);
-  if (threadIdx.x == 0) {
-    ring.make();
-    StackMail::make(plan, stack_shared);
-    publish_barriers();
-  }
-  cluster_barrier<true>();
-  int const self = static_cast<int>(blockIdx.x);
   if (static_cast<int>(threadIdx.x) >= StackBlock::kThreads) {
     give_registers<tuning::Stack::fetch_registers>();
-    if (StackBlock::warp() == tuning::Stack::warps) bring_stack_weights(arguments, ring, self);
+    bool const fetches = StackBlock::warp() == tuning::Stack::warps;
+    StackRing const ring(plan, stack_shared);
+    if (fetches) {
+      if (StackBlock::lane() == 0) {
+        ring.make();
+        publish_barriers();
+      }
+      __syncwarp();
+    }
+    cluster_arrive();
+    if (fetches) bring_stack_weights(arguments, ring, static_cast<int>(blockIdx.x));
+    cluster_wait();
   } else {
     take_registers<tuning::Stack::registers>();
-    Row const turn = arguments.turns[self];
+    if (StackBlock::warp() == 0) {
+      StackMail::make(plan, stack_shared);
+      publish_barriers();
+      __syncwarp();
+    }
+    cluster_arrive();
+    Row& own_turn = arguments.turns[blockIdx.x];
+    Row const turn = own_turn;
     int const half = turn & 1;
+    StackBlock block(arguments, stack_shared, half, rows);
+    block.find_facts();
+    if (threadIdx.x == 0) own_turn = 2 * rows + 1 - half;  // everybody in the block has read it
+    StackAttention<HeadDim>(block).prefetch();
     StackExchange(plan, arguments.exchange, 1 - half)
         .clear(turn / 2, blockIdx.x * StackBlock::kThreads + threadIdx.x, gridDim.x * StackBlock::kThreads);
-    StackBlock::meet();
-    if (threadIdx.x == 0) arguments.turns[self] = 2 * rows + 1 - half;
-    StackBlock block(arguments, stack_shared, half, rows);
-    if (rows <= 8) {
-      run_stack<HeadDim, 1>(block);
-    } else if (rows <= 16) {
-      run_stack<HeadDim, 2>(block);
-    } else if (rows <= 32) {
-      run_stack<HeadDim, 4>(block);
-    } else {
-      run_stack<HeadDim, tuning::Stack::row_tiles>(block);
-    }
+    cluster_wait();
+    run_layers<HeadDim, RowTiles>(block);
   }
   cluster_barrier<true>();  // no letter is on its way to a block that has ended
 }

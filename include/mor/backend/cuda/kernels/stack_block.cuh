@@ -104,36 +104,54 @@ class StackBlock {
   }
 
   /// Facts that are the same in every layer, and those of the layers that are needed again and again: the cache for constants
-  /// holds less than the arguments.
+  /// holds less than the arguments. Warps do different parts, which take long one after the other.
   __device__ __forceinline__ void find_facts() const {
     using tuning::Stack;
-    using Buffers = tuning::StackBuffers;
     auto const thread = static_cast<int>(threadIdx.x);
-    if (thread < arguments.layers) vectors()[thread] = arguments.vectors[thread];
-    if (thread < tuning::StackPlan::Products) {
-      auto const& of = plan.products[static_cast<std::size_t>(thread)];
-      auto const nibble = [&](unsigned buffers) { return static_cast<std::size_t>(buffers >> (4 * thread) & 15U); };
-      // In the order of the products.
-      auto const source = nibble(Buffers::Input | Buffers::Attended << 4 | Buffers::Middle << 8 | Buffers::Activated << 12);
-      auto const result = nibble(Buffers::Projected | Buffers::Middle << 4 | Buffers::Activated << 8 | Buffers::Input << 12);
-      tuning::StackSlab const half = of.half(side());
-      recipes()[thread] = {of.first_tile(pair(), plan.pairs), of.tiles, half.begin, half.count,
-                           plan.offsets[source], plan.widths[source], plan.offsets[result], plan.widths[result]};
+    constexpr int row_warps = Stack::most_rows / kWarpSize, first_row_warp = 2, first_turn_warp = first_row_warp + row_warps;
+    static_assert(first_turn_warp < Stack::warps && Stack::kept_units * Stack::warps <= kWarpSize);
+    if (warp() == 0) {
+      find_layers(thread);
+    } else if (warp() == 1) {
+      find_first_keys(lane());
+    } else if (warp() < first_turn_warp) {
+      find_row(thread - first_row_warp * kWarpSize);
+    } else {
+      find_turns(thread - first_turn_warp * kWarpSize, kThreads - first_turn_warp * kWarpSize);
     }
-    for (int row = thread; row < rows; row += kThreads) {
-      int const limit = arguments.write.limits[row];
-      places()[row] = limit > 0 ? place_of(arguments.write.begins[row], limit - 1) : -1;
-      limits()[row] = arguments.read.limits[row];
-      begins()[row] = arguments.read.begins[row];
-    }
-    auto const& product = plan.products[tuning::StackPlan::Project];
-    int const turned = plan.shape.queries + plan.shape.keys;
+    meet();
+  }
+
+ private:
+  __device__ __forceinline__ void find_layers(int thread) const {
+    using Buffers = tuning::StackBuffers;
+    for (int layer_at = thread; layer_at < arguments.layers; layer_at += kWarpSize) vectors()[layer_at] = arguments.vectors[layer_at];
+    if (thread >= tuning::StackPlan::Products) return;
+    auto const& of = plan.products[static_cast<std::size_t>(thread)];
+    auto const nibble = [&](unsigned buffers) { return static_cast<std::size_t>(buffers >> (4 * thread) & 15U); };
+    // In the order of the products.
+    auto const source = nibble(Buffers::Input | Buffers::Attended << 4 | Buffers::Middle << 8 | Buffers::Activated << 12);
+    auto const result = nibble(Buffers::Projected | Buffers::Middle << 4 | Buffers::Activated << 8 | Buffers::Input << 12);
+    tuning::StackSlab const half = of.half(side());
+    recipes()[thread] = {of.first_tile(pair(), plan.pairs), of.tiles, half.begin, half.count,
+                         plan.offsets[source], plan.widths[source], plan.offsets[result], plan.widths[result]};
+  }
+  __device__ __forceinline__ void find_row(int row) const {
+    if (row >= rows) return;
+    int const limit = arguments.write.limits[row];
+    limits()[row] = arguments.read.limits[row];
+    begins()[row] = arguments.read.begins[row];
+    places()[row] = limit > 0 ? place_of(arguments.write.begins[row], limit - 1) : -1;
+  }
+  __device__ __forceinline__ void find_turns(int thread, int threads) const {
+    using tuning::Stack;
     constexpr int finished_rows = Stack::most_rows / Stack::pair;
+    auto const& product = plan.products[tuning::StackPlan::Project];
     for (int tile = product.first_tile(pair(), plan.pairs), i = 0; tile < product.tiles; tile += plan.pairs, ++i) {
       StackTile const at(arguments, tuning::StackPlan::Project, tile);
-      if (at.low >= turned) continue;
+      if (at.low >= plan.shape.queries + plan.shape.keys) continue;
       int const angle_pair = at.low % plan.shape.head_dim;
-      for (int item = thread; item < finished_rows * 8; item += kThreads) {
+      for (int item = thread; item < finished_rows * 8; item += threads) {
         int const row = item / 8 * Stack::pair + side();
         if (row >= rows) break;
         double const angle = arguments.positions[row] * arguments.angles.of_pair(angle_pair + item % 8);
@@ -141,17 +159,15 @@ class StackBlock {
         turns()[i * finished_rows * 8 + item] = make_float2(unit.cosine, unit.sine);
       }
     }
-    int const units = rows * plan.shape.kv_heads;
-    for (int unit = first_unit(), i = 0; unit < units && i < Stack::kept_units; unit += plan.blocks, ++i) {
-      if (thread >= Stack::warps) continue;
-      int const row = unit / plan.shape.kv_heads, key = thread * Stack::step_keys;
-      firsts()[i * Stack::warps + thread] =
-          key < arguments.read.limits[row] ? place_of(arguments.read.begins[row], key) : 0;
-    }
-    meet();
+  }
+  __device__ __forceinline__ void find_first_keys(int thread) const {
+    using tuning::Stack;
+    int const unit = first_unit() + thread / Stack::warps * plan.blocks;
+    if (thread >= Stack::kept_units * Stack::warps || unit >= rows * plan.shape.kv_heads) return;
+    int const row = unit / plan.shape.kv_heads, key = thread % Stack::warps * Stack::step_keys;
+    firsts()[thread] = key < arguments.read.limits[row] ? place_of(arguments.read.begins[row], key) : 0;
   }
 
- private:
   bool turn_ = false;
 };
 

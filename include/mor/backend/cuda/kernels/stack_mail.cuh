@@ -27,9 +27,11 @@ class StackMail {
       : peer_(Stack::pair - 1 - side), barriers_(barriers(plan, shared) + warp() * Stack::mail_slots),
         room_(shared_address(shared + plan.mail_at) + static_cast<std::uint32_t>(warp() * Stack::mail_slots * Stack::mail_bytes)) {}
 
-  /// By one thread of each block, before `publish_barriers`; then a barrier of the pair.
+  /// By one warp of each block, before `publish_barriers`; then a barrier of the pair.
   static __device__ __forceinline__ void make(tuning::StackPlan const& plan, unsigned char* shared) {
-    for (int i = 0; i < Stack::warps * Stack::mail_slots; ++i) make_barrier(barriers(plan, shared)[i], 1);
+    for (int i = static_cast<int>(threadIdx.x) % kWarpSize; i < Stack::warps * Stack::mail_slots; i += kWarpSize) {
+      make_barrier(barriers(plan, shared)[i], 1);
+    }
   }
 
   /// By the whole of a warp, in both blocks.

@@ -27,6 +27,8 @@ class StackMultiplication {
   static constexpr bool kNormed = Which == Plan::Project || Which == Plan::GateUp;
   static constexpr bool kOneSlab = Which != Plan::Down;  ///< rows are read once for all tiles
   static constexpr bool kAhead = RowTiles <= 4;          ///< registers hold the columns of two slabs
+  /// Tiles whose sums meet together: a warp gets 8 rows of one of them. The last product's tiles take long, and are few.
+  static constexpr int kTiles = kOneSlab ? Stack::row_tiles / RowTiles : 1;
 
   /// What a lane has of 8 rows of a tile between its letter and its peer's: sums of column g and g + 8 (or of a pair) of one
   /// row, and that row's square.
@@ -45,40 +47,48 @@ class StackMultiplication {
   __device__ __forceinline__ void run() {
     if (recipe_.tile >= recipe_.tiles) return;
     StackSource const from = Which == Plan::Project ? input() : exchanged(recipe_.source, recipe_.stride);
-    Columns columns;
+    [[maybe_unused]] Columns columns;
     if constexpr (kOneSlab) bring_all(from, columns);
     Fragment last;
-    // Each 8 rows of each tile belong to a warp of their own. What waits for a letter is finished one tile later.
+    // Each 8 rows of each of some tiles belong to a warp of their own. What waits for a letter is finished after the next tiles.
 #pragma unroll 1
-    for (int tile = recipe_.tile, slot = 0, own = warp_;; tile += plan_.pairs, ++slot, own = next_own(own)) {
+    for (int slot = 0;; slot += kTiles) {
       Fragment now;
-      if (tile < recipe_.tiles) {
-        now = {own < RowTiles && 8 * own < rows_, slot, tile, own, 0.0F, 0.0F, 0.0F, 0U};
-        float sums[RowTiles][4] = {};
-        if constexpr (kOneSlab) {
-          multiply(StackPart(slab(0), warp_), columns, sums);
-        } else {
-          if (slot == 0) wait_for_some(from, StackPart(slab(0), warp_));
-          multiply_slabs(from, columns, sums);
+      bool const more = tile_of(slot) < recipe_.tiles;
+      if (more) {
+#pragma unroll
+        for (int i = 0; i < kTiles; ++i) {
+          if (tile_of(slot + i) >= recipe_.tiles) break;
+          float sums[RowTiles][4] = {};
+          if constexpr (kOneSlab) {
+            multiply(StackPart(slab(0), warp_), columns, sums);
+          } else {
+            if (slot == 0 && i == 0) wait_for_some(from, StackPart(slab(0), warp_));
+            multiply_slabs(from, sums);
+          }
+          give(i, sums);
         }
+        now = fragment_of(slot);
         if (!kNormed && now.any) now.residual = request_residual(now);
-        give(sums);
         block_.meet();
         if (now.any) halve(now);
         block_.next_room();
       }
       if (last.any) finish(last);
-      if (tile >= recipe_.tiles) break;
+      if (!more) break;
       last = now;
     }
   }
 
  private:
-  [[nodiscard]] static __device__ __forceinline__ int next_own(int own) {
-    return own - RowTiles + (own < RowTiles ? Stack::warps : 0);
+  /// The block's `slot`-th tile.
+  [[nodiscard]] __device__ __forceinline__ int tile_of(int slot) const { return recipe_.tile + slot * plan_.pairs; }
+  /// The warp's 8 rows of the tiles from `slot` on that meet together.
+  [[nodiscard]] __device__ __forceinline__ Fragment fragment_of(int slot) const {
+    int const own = slot + warp_ / RowTiles, row_tile = warp_ % RowTiles, tile = tile_of(own);
+    return {warp_ / RowTiles < kTiles && tile < recipe_.tiles && 8 * row_tile < rows_, own, tile, row_tile, 0.0F, 0.0F, 0.0F, 0U};
   }
   [[nodiscard]] __device__ __forceinline__ tuning::StackSlab slab(int s) const { return tuning::stack_slab(recipe_.chunks, s); }
-  [[nodiscard]] __device__ __forceinline__ int slabs() const { return (recipe_.chunks + Stack::slab_chunks - 1) / Stack::slab_chunks; }
   [[nodiscard]] __device__ __forceinline__ StackSource exchanged(int element, int stride) const {
     return {block_.exchange.at(block_.slot + element), stride, true};
   }
@@ -95,16 +105,21 @@ class StackMultiplication {
     return exchanged(of.source, of.stride);
   }
 
-  /// Waits until a little of what a product needs is there, so that asking for all is worth it: when all blocks ask again and
-  /// again for the same lines, these answer slowly. With few rows one warp waits for all.
+  /// Waits until a little of what a product needs is there, so that asking for all is worth it: when many ask again and again
+  /// for the same lines, these answer slowly. So with few rows one warp waits for all, and pairs look at different places.
   __device__ __forceinline__ void wait_for_some(StackSource const& from, StackPart const& part) const {
     if (!from.exchanged) return;
-    if ((RowTiles > 1 || warp_ == 0) && part.count > 0) {
-      bfloat16 const* const at = from.data + (rows_ - 1) * from.stride +
-                                 (recipe_.begin + part.begin + part.count - 1) * Stack::chunk + lane_ % 4 * 8;
-      while (__any_sync(kAllLanes, largest_word(load_exchanged(at)) == kAbsent)) __nanosleep(Stack::pause);
+    if (RowTiles > 1) {
+      if (part.count > 0) wait_for_words(from, part.begin + part.count - 1, rows_ - 1);
+    } else {
+      int const pair = StackBlock::pair();
+      if (warp_ == 0) wait_for_words(from, pair % slab(0).count, pair % rows_);
+      block_.meet();
     }
-    if (RowTiles == 1) block_.meet();
+  }
+  __device__ __forceinline__ void wait_for_words(StackSource const& from, int chunk, int row) const {
+    bfloat16 const* const at = from.data + row * from.stride + (recipe_.begin + chunk) * Stack::chunk + lane_ % 4 * 8;
+    while (__any_sync(kAllLanes, largest_word(load_exchanged(at)) == kAbsent)) __nanosleep(Stack::pause);
   }
   __device__ __forceinline__ void request(StackSource const& from, int s, Columns& columns) const {
     tuning::StackSlab const slab = this->slab(s);
@@ -146,8 +161,9 @@ class StackMultiplication {
     block_.ring.advance();
   }
   /// All slabs of a tile.
-  __device__ __forceinline__ void multiply_slabs(StackSource const& from, Columns& columns, float (&sums)[RowTiles][4]) {
-    int const slabs = this->slabs();
+  __device__ __forceinline__ void multiply_slabs(StackSource const& from, float (&sums)[RowTiles][4]) {
+    int const slabs = (recipe_.chunks + Stack::slab_chunks - 1) / Stack::slab_chunks;
+    Columns columns;
     if constexpr (kAhead) {
       Columns others;
       request(from, 0, columns);
@@ -181,9 +197,9 @@ class StackMultiplication {
       block_.squares()[(warp_ * RowTiles + j) * 8 + g] = g % 2 == 0 ? squares[j][0] : squares[j][1];
     }
   }
-  /// The warp's sums: [warps, row tiles, lanes].
-  __device__ __forceinline__ void give(float const (&sums)[RowTiles][4]) const {
-    auto* const to = reinterpret_cast<float4*>(block_.sums_room()) + warp_ * RowTiles * kWarpSize + lane_;
+  /// The warp's sums of the i-th tile of those that meet: [warps, tiles, row tiles, lanes].
+  __device__ __forceinline__ void give(int i, float const (&sums)[RowTiles][4]) const {
+    auto* const to = reinterpret_cast<float4*>(block_.sums_room()) + (warp_ * kTiles + i) * RowTiles * kWarpSize + lane_;
 #pragma unroll
     for (int j = 0; j < RowTiles; ++j) {
       if (8 * j < rows_) to[j * kWarpSize] = make_float4(sums[j][0], sums[j][1], sums[j][2], sums[j][3]);
@@ -192,11 +208,12 @@ class StackMultiplication {
 
   /// Adds up the warps' sums of 8 rows, and sends the other block those of the rows that it finishes.
   __device__ __forceinline__ void halve(Fragment& fragment) const {
-    auto const* const parts = reinterpret_cast<float4 const*>(block_.sums_room()) + fragment.row_tile * kWarpSize + lane_;
+    int const place = kTiles > 1 ? warp_ : fragment.row_tile;  // tile by tile
+    auto const* const parts = reinterpret_cast<float4 const*>(block_.sums_room()) + place * kWarpSize + lane_;
     float4 total = parts[0];
 #pragma unroll
     for (int p = 1; p < Stack::warps; ++p) {
-      float4 const part = parts[p * RowTiles * kWarpSize];
+      float4 const part = parts[p * kTiles * RowTiles * kWarpSize];
       total = make_float4(__fadd_rn(total.x, part.x), __fadd_rn(total.y, part.y), __fadd_rn(total.z, part.z), __fadd_rn(total.w, part.w));
     }
     float2 const square = kNormed ? squares(fragment.row_tile) : make_float2(0.0F, 0.0F);
@@ -274,7 +291,7 @@ class StackMultiplication {
 
   /// silu(gate) * value
   [[nodiscard]] static __device__ __forceinline__ float activated(float gate, float value) {
-    return __fmul_rn(value, __fmul_rn(gate, __fdividef(1.0F, __fadd_rn(1.0F, __expf(-gate)))));
+    return __fmul_rn(value, __fmul_rn(gate, sigmoid_of<bfloat16>(gate)));
   }
 
   /// Writes a result, and takes back that of the layer before.

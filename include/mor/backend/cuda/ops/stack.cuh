@@ -65,6 +65,15 @@ class LayerStack {
   }
 
  private:
+  using Kernel = void (*)(StackArguments);
+  template <int HeadDim>
+  [[nodiscard]] static Kernel kernel_of(Index rows) {
+    if (rows <= 8) return &stack_kernel<HeadDim, 1>;
+    if (rows <= 16) return &stack_kernel<HeadDim, 2>;
+    if (rows <= 32) return &stack_kernel<HeadDim, 4>;
+    return &stack_kernel<HeadDim, tuning::Stack::row_tiles>;
+  }
+
   void launch_some(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> count,
                    std::span<Row const> positions, KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
     require(takes(x.rows, read.max_limit, read.page_size), "the stack does not take these rows", "LayerStack::run");
@@ -92,7 +101,7 @@ class LayerStack {
     set_layers(arguments, layers);
     LaunchShape shape{dim3(static_cast<unsigned>(plan_.blocks)), tuning::Stack::threads, plan_.shared_bytes, tuning::Stack::pair};
     shape.cooperative = true;
-    launch(context, "layer_stack", shape, sizes_.attention.head_dim == 64 ? &stack_kernel<64> : &stack_kernel<128>, arguments);
+    launch(context, "layer_stack", shape, sizes_.attention.head_dim == 64 ? kernel_of<64>(x.rows) : kernel_of<128>(x.rows), arguments);
   }
 
   static void set_layers(StackArguments& arguments, std::span<Layer const> layers) {

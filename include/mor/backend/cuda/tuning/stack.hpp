@@ -114,6 +114,7 @@ struct StackPlan {
   int slot_elements = 0;
   int stages = 0;
   int sums_at = 0, sums_bytes = 0;  ///< two rooms
+  int unit_bytes = 0, joined_units = 0;  ///< of a unit of attention in such a room; units that have room there
   int squares_at = 0, turns_at = 0, rows_at = 0, firsts_at = 0, barriers_at = 0, recipes_at = 0, layers_at = 0;
   int mail_at = 0, ring_at = 0;
   Index shared_bytes = 0;
@@ -189,8 +190,9 @@ struct StackPlan {
 
   constexpr bool lay_out(Index block_bytes) {
     int const product = Stack::warps * Stack::row_tiles * Stack::fragment_bytes;
-    int const attention = Stack::warps * shape.group() * (shape.head_dim + 2) * 4;
-    sums_bytes = (std::max(product, attention) + 127) / 128 * 128;
+    unit_bytes = Stack::warps * shape.group() * (shape.head_dim + 2) * 4;
+    sums_bytes = (std::max(product, unit_bytes) + 127) / 128 * 128;
+    joined_units = sums_bytes / unit_bytes;
     constexpr int rows = Stack::most_rows;
     Index at = 0;
     auto const take = [&](Index bytes) {
