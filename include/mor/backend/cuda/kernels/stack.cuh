@@ -20,23 +20,14 @@ namespace mor::cuda {
 template <int HeadDim, int RowTiles>
 __device__ __forceinline__ void run_layers(StackBlock& block) {
   using tuning::StackPlan;
-  int const idle = block.idle_product();
 #pragma unroll 1
   for (; block.layer < block.arguments.layers; block.next_layer()) {
-    // A fence of every thread in every layer (see stack_exchange.cuh), where the block would only wait.
-    if (idle < 0) fence_device();
-    auto const run = [&](auto multiplication, int which) {
-      if (which == idle) {
-        fence_device();
-      } else {
-        multiplication.run();
-      }
-    };
-    run(StackMultiplication<StackPlan::Project, RowTiles>(block), StackPlan::Project);
+    block.ask_for_fence();
+    StackMultiplication<StackPlan::Project, RowTiles>(block).run();
     StackAttention<HeadDim>(block).run();
-    run(StackMultiplication<StackPlan::Output, RowTiles>(block), StackPlan::Output);
-    run(StackMultiplication<StackPlan::GateUp, RowTiles>(block), StackPlan::GateUp);
-    run(StackMultiplication<StackPlan::Down, RowTiles>(block), StackPlan::Down);
+    StackMultiplication<StackPlan::Output, RowTiles>(block).run();
+    StackMultiplication<StackPlan::GateUp, RowTiles>(block).run();
+    StackMultiplication<StackPlan::Down, RowTiles>(block).run();
   }
 }
 
@@ -61,6 +52,7 @@ __global__ void __launch_bounds__(tuning::Stack::threads, 1) stack_kernel(__grid
     }
     cluster_arrive();
     if (fetches) bring_stack_weights(arguments, ring, static_cast<int>(blockIdx.x));
+    if (StackBlock::warp() == tuning::Stack::warps + 1) StackBlock::keep_fences(arguments.layers);
     cluster_wait();
   } else {
     take_registers<tuning::Stack::registers>();

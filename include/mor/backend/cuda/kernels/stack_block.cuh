@@ -56,7 +56,7 @@ class StackBlock {
   }
 
   /// Waits for all warps that compute.
-  static __device__ __forceinline__ void meet() { named_wait(1, kThreads); }
+  static __device__ __forceinline__ void meet() { named_wait(kMeetBarrier, kThreads); }
 
   /// Where warps leave what is to be added up: one of two rooms. Who has left something in one, met the others and met them
   /// again after the next one knows that everybody has read it.
@@ -90,17 +90,17 @@ class StackBlock {
     return (arguments.table.pages[begin + page] - page) * arguments.table.page_size + key;
   }
 
-  /// The product before which this block has nothing to do, and which it does not take part in; -1: none. `Output` and
-  /// `Down` come first, which the fewest blocks take part in.
-  [[nodiscard]] __device__ __forceinline__ int idle_product() const {
-    using tuning::StackPlan;
-    int idle = -1;
-#pragma unroll
-    for (int const which : {StackPlan::GateUp, StackPlan::Project, StackPlan::Down, StackPlan::Output}) {
-      auto const& product = plan.products[static_cast<std::size_t>(which)];
-      if (product.first_tile(pair(), plan.pairs) >= product.tiles) idle = which;
+  /// A fence for all threads in every layer (see stack_exchange.cuh), by a warp of its own: these ask for it at the layer's
+  /// begin, and wait for it before they write the layer's first results. It takes as long as their wait for its rows.
+  __device__ __forceinline__ void ask_for_fence() const { named_arrive(kAskedBarrier, kThreads + kWarpSize); }
+  __device__ __forceinline__ void wait_for_fence() const { named_wait(kFencedBarrier, kThreads + kWarpSize); }
+  static __device__ __forceinline__ void keep_fences(int layers) {
+#pragma unroll 1
+    for (int i = 0; i < layers; ++i) {
+      named_wait(kAskedBarrier, kThreads + kWarpSize);
+      fence_device();
+      named_arrive(kFencedBarrier, kThreads + kWarpSize);
     }
-    return idle;
   }
 
   /// Facts that are the same in every layer, and those of the layers that are needed again and again: the cache for constants
@@ -123,6 +123,8 @@ class StackBlock {
   }
 
  private:
+  static constexpr int kMeetBarrier = 1, kAskedBarrier = 2, kFencedBarrier = 3;
+
   __device__ __forceinline__ void find_layers(int thread) const {
     using Buffers = tuning::StackBuffers;
     for (int layer_at = thread; layer_at < arguments.layers; layer_at += kWarpSize) vectors()[layer_at] = arguments.vectors[layer_at];

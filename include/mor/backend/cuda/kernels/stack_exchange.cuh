@@ -7,9 +7,9 @@
 /// Layers take three slots in turn. The thread that writes a word of a layer also takes back the one that it wrote at the same
 /// place a layer before: all readers have read that by then, since the new word depends on what they made of it (so
 /// everybody, also a row without keys, waits for all that a step depends on). Its place is written again two layers later; a
-/// fence of every thread in every layer lies between, and orders what it took back before what it writes next, and what it
-/// has read before what it reads next: nobody finds an old word. There are two halves; a launch uses one, and clears the
-/// other for the next launch.
+/// fence for all threads of the block between each two layers lies between, and orders what it took back before what it
+/// writes next, and what it has read before what it reads next: nobody finds an old word. There are two halves; a launch uses
+/// one, and clears the other for the next launch.
 #pragma once
 
 #include "mor/backend/cuda/tuning/stack.hpp"

@@ -45,10 +45,14 @@ class StackMultiplication {
         warp_(computed_here(StackBlock::warp())), lane_(computed_here(StackBlock::lane())) {}
 
   __device__ __forceinline__ void run() {
-    if (recipe_.tile >= recipe_.tiles) return;
+    if (recipe_.tile >= recipe_.tiles) {
+      if (Which == Plan::Project) block_.wait_for_fence();
+      return;
+    }
     StackSource const from = Which == Plan::Project ? input() : exchanged(recipe_.source, recipe_.stride);
     [[maybe_unused]] Columns columns;
     if constexpr (kOneSlab) bring_all(from, columns);
+    if (Which == Plan::Project) block_.wait_for_fence();
     Fragment last;
     // Each 8 rows of each of some tiles belong to a warp of their own. What waits for a letter is finished after the next tiles.
 #pragma unroll 1

@@ -19,7 +19,7 @@ namespace mor::cuda::tuning {
 struct Stack {
   static constexpr int tile = 16, chunk = 32;  ///< weights that a warp multiplies at once
   static constexpr int pair = 2;               ///< blocks of a cluster
-  static constexpr int warps = 8;              ///< that compute, two warpgroups; one of a third brings the weights
+  static constexpr int warps = 8;              ///< that compute, two warpgroups; of a third one brings the weights, and one keeps fences
   static constexpr int threads = 32 * (warps + 4);
   static constexpr int registers = 232, fetch_registers = 40;  ///< of a thread that computes; of the third warpgroup's
   static constexpr int warp_chunks = 2;             ///< of a slab, at most, a warp
@@ -31,9 +31,7 @@ struct Stack {
   static constexpr int fragment_bytes = 512;  ///< 16 by 8 sums
   static constexpr int row_tiles = 8;  ///< of 8 rows, at most
   static constexpr int most_rows = 8 * row_tiles;
-  /// Sums that a warp may have on their way to the other block of the pair: it sends its third only after it has received its
-  /// first, and its peer sent that one after it had received... so that with four, none is overwritten before it is read.
-  static constexpr int mail_slots = 4, mail_bytes = 512;
+  static constexpr int mail_slots = 4, mail_bytes = 512;  ///< letters of a warp on their way to the other block (stack_mail.cuh)
   static constexpr unsigned pause = 40;  ///< ns between two looks at what is not there yet
   static constexpr int most_layers = 40;      ///< of a launch: their addresses are its arguments
   static constexpr int layer_bytes = 32;      ///< of the addresses that blocks keep in shared memory for each of them
