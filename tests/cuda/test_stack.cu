@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 using namespace mor;
@@ -206,7 +207,7 @@ void check_stack(test::Device& device, LayerSizes const& sizes, Index count, std
   auto const bits = all.raw_values();
   for (int again = 0; again < 3; ++again) {
     bool const rows_apart = again % 2 != 0;
-    for (Index const rows : {1, 32, 64, 2, 8, 9, 31, 5, 16, 33, 40, 17, 51, 24, 7, 63, 25, 1}) {
+    for (Index const rows : {1, 32, 64, 2, 8, 9, 31, 5, 48, 16, 33, 40, 17, 51, 24, 7, 63, 25, 49, 1}) {
       CAPTURE(rows_apart, rows);
       layers.forget_keys();
       auto const some = layers.at_once(stack, 0, rows, rows_apart);
@@ -278,16 +279,17 @@ TEST_CASE("a stack of layers leaves rows alone from a count on that only the dev
   Layers layers(device, sizes_of(576, 1536, 9, 3, 64), 3, std::vector<Row>(most_rows, 40));
   cuda::LayerStack<Sm90> const stack(device, layers.sizes());
   auto const all = layers.at_once(stack, 0, most_rows, true).raw_values();
-  for (Index const rows : {5, 0, 8, 30, 0, 64, 33, 200, 1}) {
-    CAPTURE(rows);
+  for (auto const& [rows, most] : std::vector<std::pair<Index, Index>>{
+           {5, 64}, {0, 64}, {8, 32}, {30, 64}, {0, 16}, {64, 64}, {33, 48}, {200, 64}, {24, 48}, {25, 48}, {9, 32}, {1, 16}, {17, 48}, {1, 1}}) {
+    CAPTURE(rows, most);
     layers.forget_keys();
     auto const keys = layers.keys();
     test::DeviceRows const count(device, {static_cast<Row>(rows)});
-    auto const some = layers.at_once(stack, 0, most_rows, rows % 2 == 0, nullptr, &count);
-    Index const done = std::min(rows, most_rows) * layers.sizes().hidden_size;
+    auto const some = layers.at_once(stack, 0, most, rows % 2 == 0, nullptr, &count);
+    Index const done = std::min(rows, most) * layers.sizes().hidden_size;
     auto const values = some.raw_values();
     REQUIRE(same_bits({values.begin(), values.begin() + done}, all.data()));
-    auto const untouched = test::DeviceMatrix<bfloat16>(device, most_rows, layers.sizes().hidden_size, 8).raw_values();
+    auto const untouched = test::DeviceMatrix<bfloat16>(device, most, layers.sizes().hidden_size, 8).raw_values();
     REQUIRE(same_bits({values.begin() + done, values.end()}, untouched.data() + done));
     REQUIRE((rows == 0) == same_bits(keys, layers.keys().data()));
   }

@@ -3,12 +3,10 @@
 /// Reports of ticks on their way to the host, which learns of each when it asks, and never has to wait for one.
 #pragma once
 
-#include "mor/backend/cuda/kernels/host_words.cuh"
 #include "mor/backend/cuda/memory.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
-#include "mor/backend/cuda/ops/work_log.cuh"
+#include "mor/backend/cuda/ops/host_words.cuh"
 #include "mor/backend/cuda/stream.cuh"
-#include "mor/backend/cuda/tuning/serving.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/types.hpp"
 
@@ -41,10 +39,7 @@ class Reports {
     context_.log->needs_host("Reports::post");
     Report& report = ring_[(first_ + pending_) % ring_.size()];
     report.size = words.size();
-    constexpr int threads = tuning::kServingLogThreads;
-    auto const size = static_cast<Index>(words.size());
-    launch(context_, "Reports::post", {dim3(persistent_blocks(context_, divide_up(size, threads), 1)), threads},
-           &send_words_kernel<threads>, words.data(), report.words, static_cast<int>(size));
+    send_words(context_, words, report.words);
     report.arrived.record(context_.stream);
     ++pending_;
   }

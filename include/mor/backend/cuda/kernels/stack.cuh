@@ -31,7 +31,7 @@ __device__ __forceinline__ void run_layers(StackBlock& block) {
   }
 }
 
-/// At most 8 `RowTiles` rows. The weights are under way before anything else; what a block finds out by itself, it does
+/// At most 8 `RowTiles` rows; half as many take half the time for their products. The weights are under way before anything else; what a block finds out by itself, it does
 /// before it waits for the other one of its pair to begin.
 template <int HeadDim, int RowTiles>
 __global__ void __launch_bounds__(tuning::Stack::threads, 1) stack_kernel(__grid_constant__ StackArguments const arguments) {
@@ -72,7 +72,11 @@ __global__ void __launch_bounds__(tuning::Stack::threads, 1) stack_kernel(__grid
     StackExchange(plan, arguments.exchange, 1 - half)
         .clear(turn / 2, blockIdx.x * StackBlock::kThreads + threadIdx.x, gridDim.x * StackBlock::kThreads);
     cluster_wait();
-    run_layers<HeadDim, RowTiles>(block);
+    if (rows <= 4 * RowTiles) {
+      run_layers<HeadDim, RowTiles / 2>(block);
+    } else {
+      run_layers<HeadDim, RowTiles>(block);
+    }
   }
   cluster_barrier<true>();  // no letter is on its way to a block that has ended
 }

@@ -68,9 +68,9 @@ class LayerStack {
   using Kernel = void (*)(StackArguments);
   template <int HeadDim>
   [[nodiscard]] static Kernel kernel_of(Index rows) {
-    if (rows <= 8) return &stack_kernel<HeadDim, 1>;
     if (rows <= 16) return &stack_kernel<HeadDim, 2>;
     if (rows <= 32) return &stack_kernel<HeadDim, 4>;
+    if (rows <= 48) return &stack_kernel<HeadDim, 6>;
     return &stack_kernel<HeadDim, tuning::Stack::row_tiles>;
   }
 
