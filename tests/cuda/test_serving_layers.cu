@@ -4,6 +4,7 @@
 
 #include "mor/backend/cuda/backend.cuh"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <type_traits>
@@ -83,7 +84,7 @@ void check_norm_products(test::Device& device, cuda::Backend<T>& backend, Index 
   test::DeviceMatrix<T> const out(device, rows, outputs);
   test::DeviceMatrix<float> const logits(device, rows, outputs);
   backend.norm_linear(layer.device_x.read(), layer.norm_weights(), 1e-5, layer.device_weights.read(), out.view());
-  backend.norm_logits(layer.device_x.read(), layer.norm_weights(), 1e-5, layer.device_weights.read(), logits.view());
+  backend.norm_logits(layer.device_x.read(), layer.norm_weights(), 1e-5, layer.device_weights.read(), {}, logits.view());
   REQUIRE(test::relative_error(out.values(), expected) < kLayerTolerance<T>);
   REQUIRE(test::relative_error(logits.values(), expected) < kLayerTolerance<T>);
   REQUIRE((out.intact() && logits.intact()));
@@ -149,7 +150,7 @@ struct Products {
     backend.norm_linear(x, layer.norm_weights(), 1e-5, weights, c.view());
     backend.norm_swiglu(x, layer.norm_weights(), 1e-5, weights, d.view());
     backend.linear_logits(x, weights, 0.5, e.view());
-    backend.norm_logits(x, layer.norm_weights(), 1e-5, weights, f.view());
+    backend.norm_logits(x, layer.norm_weights(), 1e-5, weights, {}, f.view());
     linear = a.raw_values(), residual = b.raw_values(), norm_linear = c.raw_values(), swiglu = d.raw_values();
     logits = e.raw_values(), norm_logits = f.raw_values();
   }
@@ -176,6 +177,26 @@ TEMPLATE_TEST_CASE("compound verbs of a layer are the verbs they are made of", "
     check_keys(device, backend, rows, 3, 1, 32);
     check_keys(device, backend, rows, 2, 2, 16);
     check_keys(device, backend, rows, 1, 1, 6);
+  }
+}
+
+TEMPLATE_TEST_CASE("logits of as many rows as the device counts are those of all rows", "[cuda][quick]", float, bfloat16) {
+  test::Device device;
+  cuda::Backend<TestType> backend;
+  Layer<TestType> const layer(device, 64, 128, 256);
+  auto const logits = [&](std::span<Row const> count) {
+    test::DeviceMatrix<float> const out(device, 64, 256);
+    backend.norm_logits(layer.device_x.read(), layer.norm_weights(), 1e-5, layer.device_weights.read(), count, out.view());
+    REQUIRE(out.intact());
+    return out.raw_values();
+  };
+  auto const all = logits({});
+  for (Row const rows : {0, 1, 9, 33, 64, 100}) {
+    CAPTURE(rows);
+    test::DeviceRows const count(device, {rows});
+    auto some = logits(count.read());
+    some.resize(static_cast<std::size_t>(std::min<Row>(rows, 64)) * 256);
+    REQUIRE(std::memcmp(some.data(), all.data(), some.size() * sizeof(float)) == 0);
   }
 }
 

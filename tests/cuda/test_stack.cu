@@ -242,6 +242,7 @@ TEST_CASE("a stack of layers takes other shapes: small, wide heads, one layer, m
   HopperDevice device;
   check_stack(device, sizes_of(576, 1536, 9, 3, 64), 4);
   check_stack(device, sizes_of(512, 1376, 4, 2, 128), 3);
+  check_stack(device, sizes_of(1024, 4096, 16, 4, 64), 2);
   check_stack(device, sizes_of(64, 96, 1, 1, 64), 1);
   check_stack(device, sizes_of(128, 256, 2, 1, 64), 43);
 }

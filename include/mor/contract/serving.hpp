@@ -16,14 +16,16 @@
 
 namespace mor {
 
-/// norm_linear(x, norm_weights, eps, w, out): out = rms_norm(x) w^T. norm_logits: the same with Real output.
+/// norm_linear(x, norm_weights, eps, w, out): out = rms_norm(x) w^T.
+/// norm_logits(x, norm_weights, eps, w, count, out): the same with Real output. `count`: one number in the backend's memory;
+/// rows from that on may be left alone (empty: there are none such).
 /// norm_swiglu(x, norm_weights, eps, gate_up [2F, D], out [N, F]): out = swiglu(rms_norm(x) gate_up^T).
 /// project_keys(x, norm_weights, eps, qkv [(H + 2K) E, D], positions, head_dim, theta, write, q [N, H*E], plane_k,
 /// plane_v): q, k, v = rms_norm(x) qkv^T; RoPE on q and k; k and v are written to their places in the list `write`.
 template <class B>
 concept ServingLayers = requires(detail::VerbArguments<B> a, B& b) {
   b.norm_linear(a.x, a.vector, 1e-5, a.x, a.out);
-  b.norm_logits(a.x, a.vector, 1e-5, a.x, a.real_out);
+  b.norm_logits(a.x, a.vector, 1e-5, a.x, a.rows, a.real_out);
   b.norm_swiglu(a.x, a.vector, 1e-5, a.x, a.out);
   b.project_keys(a.x, a.vector, 1e-5, a.x, a.rows, Index{64}, 10000.0, a.keys, a.out, a.out, a.out);
 };

@@ -132,7 +132,8 @@ class Stages {
       auto const views = model_->parameters().views();
       auto const& indices = model_->parameter_indices();
       auto const logits = b.arena().template matrix<Real>(samples, t.vocab_size);
-      b.norm_logits(last, views.weight_vector(indices.final_norm), t.rms_norm_eps, views.weight(indices.head), logits);
+      b.norm_logits(last, views.weight_vector(indices.final_norm), t.rms_norm_eps, views.weight(indices.head), drawn.count,
+                    logits);
       b.sample(logits, std::span<SamplingRule const>(drawn.rules), state_->tables().texts(), tokens, log_probabilities);
     }
     b.commit_samples(state_->tables(), list, drawn, std::span<Token const>(tokens),

@@ -66,8 +66,8 @@ class ServingVerbs : public detail::StackSupport<T, Arch> {
   void norm_linear(In x, Vector norm_weights, double eps, In weights, Out out) {
     cuda::norm_linear<Arch>(verb("norm_linear"), few_, x, norm_weights, eps, weights, out);
   }
-  void norm_logits(In x, Vector norm_weights, double eps, In weights, RealOut out) {
-    cuda::norm_logits<Arch>(verb("norm_logits"), few_, x, norm_weights, eps, weights, out);
+  void norm_logits(In x, Vector norm_weights, double eps, In weights, Rows count, RealOut out) {
+    cuda::norm_logits<Arch>(verb("norm_logits"), few_, x, norm_weights, eps, weights, count, out);
   }
   void norm_swiglu(In x, Vector norm_weights, double eps, In gate_up_weights, Out out) {
     cuda::norm_swiglu<Arch>(verb("norm_swiglu"), few_, x, norm_weights, eps, gate_up_weights, out);

@@ -241,7 +241,7 @@ class Backend {
     linear(normed(x, norm_weights, eps), weights, out);
     arena_.release(mark);
   }
-  void norm_logits(In x, Values norm_weights, double eps, In weights, Out out) {
+  void norm_logits(In x, Values norm_weights, double eps, In weights, Rows /*count*/, Out out) {
     auto const mark = arena_.mark();
     linear_logits(normed(x, norm_weights, eps), weights, 1.0, out);
     arena_.release(mark);

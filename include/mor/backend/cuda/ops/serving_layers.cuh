@@ -60,8 +60,9 @@ inline void norm_linear(Context const& context, FewRowsChoice const& few, View<T
 /// Floor: the weights once.
 template <class Arch, class T>
 inline void norm_logits(Context const& context, FewRowsChoice const& few, View<T const> x,
-                        std::span<T const> norm_weights, double eps, View<T const> weights, View<float> out) {
-  if (few.takes(x.rows)) return few_rows_norm_linear<Arch>(context, x, norm_weights, eps, weights, out);
+                        std::span<T const> norm_weights, double eps, View<T const> weights, std::span<Row const> count,
+                        View<float> out) {
+  if (few.takes(x.rows)) return few_rows_norm_linear<Arch>(context, x, norm_weights, eps, weights, out, count.data());
   Scratch scratch(context);
   linear_logits(context, detail::normed(context, scratch, x, norm_weights, eps), weights, 1.0, out);
 }
