@@ -68,6 +68,18 @@ TEST_CASE("a prompt takes pages chunk by chunk, as if each of its tokens went al
   demand = desk.plan();
   CHECK(demand.decoding == 1);
   CHECK(demand.prompt_rows == 4);
+  CHECK(demand.rows_of_text == 5);
+}
+
+TEST_CASE("a prompt of one token never has two rows at work") {
+  Desk desk(small_setup());
+  desk.submit(1);
+  desk.submit(3);
+  CHECK(desk.plan().rows_of_text == 3);
+  desk.finish_chunk(1, 1, {{1, 50, false}});
+  auto const demand = desk.plan();  // the first text's row, or its own cell's; the second decodes
+  CHECK(demand.rows() == 2);
+  CHECK(demand.rows_of_text == 1);
 }
 
 TEST_CASE("a decoding slot has room for the tokens that may be on their way, and no more than its text can hold") {

@@ -301,8 +301,7 @@ class Engine {
     auto& counters = planner_.counters();
     counters.launched_rows += rows;
   }
-  /// Without prompts in flight a text has one row.
-  [[nodiscard]] static bool apart(TickDemand const& demand) { return demand.prompt_rows == 0 && demand.entering_prompt == 0; }
+  [[nodiscard]] static bool apart(TickDemand const& demand) { return demand.rows_of_text <= 1; }
   void clear_header() { model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0}); }
 
   /// A tick whose sizes are upper bounds, or several: the host does not wait for what the device decides.

@@ -402,7 +402,9 @@ class Planner {
       if (slot.sequence == nullptr) continue;
       // Its own cell begins when the last row of its prompt has ended: until some row is known to have, one of both counts.
       bool const alone = slot.chunk.left == 0 || slot.chunk.left < slot.chunk.rows;
-      all.decoding += slot.may_decode() && alone ? 1 : 0;
+      Index const decoding = slot.may_decode() && alone ? 1 : 0;
+      all.decoding += decoding;
+      all.rows_of_text = std::max(all.rows_of_text, decoding + slot.chunk.left);
       all.prompt_rows += slot.chunk.left;
       all.entering_prompt += slot.chunk.entered ? 0 : slot.chunk.left;
       all.ending_prompts += slot.chunk.rows != 0 && slot.fed == slot.goal ? 1 : 0;

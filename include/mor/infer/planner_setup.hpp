@@ -40,6 +40,7 @@ struct TickDemand {
   Index prompt_rows = 0;     ///< rows of prompts in flight, those that enter included
   Index entering_prompt = 0;  ///< of these, the ones that enter now
   Index ending_prompts = 0;  ///< chunks in flight whose last row makes a token
+  Index rows_of_text = 0;    ///< of one text at the same time
   Index longest = 0;         ///< keys of a list at most
   [[nodiscard]] Index rows() const { return decoding + prompt_rows; }
 };

@@ -113,7 +113,7 @@ class StackMultiplication {
   /// for the same lines, these answer slowly. So with few rows one warp waits for all, and pairs look at different places.
   __device__ __forceinline__ void wait_for_some(StackSource const& from, StackPart const& part) const {
     if (!from.exchanged) return;
-    if (RowTiles > 1) {
+    if (RowTiles > 2) {
       if (part.count > 0) wait_for_words(from, part.begin + part.count - 1, rows_ - 1);
     } else {
       int const pair = StackBlock::pair();
