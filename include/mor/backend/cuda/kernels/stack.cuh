@@ -31,8 +31,8 @@ __device__ __forceinline__ void run_layers(StackBlock& block) {
   }
 }
 
-/// At most 8 `RowTiles` rows; half as many take half the time for their products. The weights are under way before anything else; what a block finds out by itself, it does
-/// before it waits for the other one of its pair to begin.
+/// At most 8 `RowTiles` rows; half as many have code of their own. The weights are under way before anything else; what a
+/// block finds out by itself, it does before it waits for the other one of its pair to begin.
 template <int HeadDim, int RowTiles>
 __global__ void __launch_bounds__(tuning::Stack::threads, 1) stack_kernel(__grid_constant__ StackArguments const arguments) {
   extern __shared__ __align__(128) unsigned char stack_shared[];
