@@ -131,7 +131,8 @@ class StackAttention {
     constexpr int keys = tuning::Stack::step_keys, line = 64;
     int const key = lane_ % keys;
     if (base + key >= unit.limit) return;
-    bfloat16 const* const from = block_.vectors()[layer].planes[lane_ / keys] + Index{place + key} * arguments_.plane_stride + unit.head * HeadDim;
+    bfloat16 const* const from = block_.vectors()[layer].planes[lane_ / keys] + Index{place + key} * arguments_.plane_stride +
+                                 unit.head * HeadDim;
 #pragma unroll
     for (int at = 0; at < HeadDim; at += line) asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from + at)));
   }

@@ -124,7 +124,8 @@ struct StackPlan {
   }
 
   constexpr StackPlan() = default;
-  constexpr StackPlan(StackShape const& sizes, int multiprocessors, Index block_bytes) : shape(sizes), blocks(multiprocessors / Stack::pair * Stack::pair), pairs(blocks / Stack::pair) {
+  constexpr StackPlan(StackShape const& sizes, int multiprocessors, Index block_bytes)
+      : shape(sizes), blocks(multiprocessors / Stack::pair * Stack::pair), pairs(blocks / Stack::pair) {
     if (!fits()) return;
     cut(Project, shape.projected() / Stack::tile, shape.hidden);
     cut(Output, shape.hidden / Stack::tile, shape.queries);
