@@ -301,6 +301,7 @@ class Engine {
     auto& counters = planner_.counters();
     counters.launched_rows += rows;
   }
+  /// No text has two rows at work.
   [[nodiscard]] static bool apart(TickDemand const& demand) { return demand.rows_of_text <= 1; }
   void clear_header() { model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0}); }
 

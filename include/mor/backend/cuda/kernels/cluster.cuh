@@ -80,4 +80,26 @@ __device__ __forceinline__ void wait_for_stores(std::uint32_t barrier, std::uint
   }
 }
 
+/// Reads and stores of the block's own shared memory by such addresses, multiples of the size.
+[[nodiscard]] __device__ __forceinline__ float2 read_shared_pair(std::uint32_t from) {
+  float2 value;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(value.x), "=f"(value.y) : "r"(from) : "memory");
+  return value;
+}
+[[nodiscard]] __device__ __forceinline__ float4 read_shared_quad(std::uint32_t from) {
+  float4 value;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+               : "r"(from)
+               : "memory");
+  return value;
+}
+__device__ __forceinline__ void write_shared(std::uint32_t to, float2 value) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(value.x), "f"(value.y) : "memory");
+}
+__device__ __forceinline__ void write_shared(std::uint32_t to, float4 value) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w)
+               : "memory");
+}
+
 }  // namespace mor::cuda

@@ -148,18 +148,17 @@ class StackBlock {
   }
   __device__ __forceinline__ void find_turns(int thread, int threads) const {
     using tuning::Stack;
-    constexpr int finished_rows = Stack::most_rows / Stack::pair;
     auto const& product = plan.products[tuning::StackPlan::Project];
     for (int tile = product.first_tile(pair(), plan.pairs), i = 0; tile < product.tiles; tile += plan.pairs, ++i) {
       StackTile const at(arguments, tuning::StackPlan::Project, tile);
       if (at.low >= plan.shape.queries + plan.shape.keys) continue;
       int const angle_pair = at.low % plan.shape.head_dim;
-      for (int item = thread; item < finished_rows * 8; item += threads) {
+      for (int item = thread; item < Stack::finished_rows * 8; item += threads) {
         int const row = item / 8 * Stack::pair + side();
         if (row >= rows) break;
         double const angle = arguments.positions[row] * arguments.angles.of_pair(angle_pair + item % 8);
         TurnedUnit const unit = turn_unit(angle);
-        turns()[i * finished_rows * 8 + item] = make_float2(unit.cosine, unit.sine);
+        turns()[i * Stack::finished_rows * 8 + item] = make_float2(unit.cosine, unit.sine);
       }
     }
   }

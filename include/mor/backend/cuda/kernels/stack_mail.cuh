@@ -46,12 +46,7 @@ class StackMail {
     int const slot = received_ % Stack::mail_slots;
     wait_for_stores(shared_address(barriers_ + slot), static_cast<std::uint32_t>(received_ / Stack::mail_slots % 2));
     ++received_;
-    float4 letter;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(letter.x), "=f"(letter.y), "=f"(letter.z), "=f"(letter.w)
-                 : "r"(place(slot))
-                 : "memory");
-    return letter;
+    return read_shared_quad(place(slot));
   }
 
  private:

@@ -313,8 +313,7 @@ class StackMultiplication {
   /// Queries and keys are turned to their positions.
   __device__ __forceinline__ void turn(Fragment const& fragment, StackTile const& at, float& low, float& high) const {
     if (at.low >= plan_.shape.queries + plan_.shape.keys) return;
-    constexpr int finished_rows = Stack::most_rows / Stack::pair;
-    float2 const angle = block_.turns()[(fragment.slot * finished_rows + 4 * fragment.row_tile + lane_ % 4) * 8 + lane_ / 4];
+    float2 const angle = block_.turns()[(fragment.slot * Stack::finished_rows + 4 * fragment.row_tile + lane_ % 4) * 8 + lane_ / 4];
     float const turned = __fmaf_rn(low, angle.x, -__fmul_rn(high, angle.y));
     high = __fmaf_rn(high, angle.x, __fmul_rn(low, angle.y));
     low = turned;

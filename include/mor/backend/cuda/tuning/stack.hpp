@@ -31,6 +31,7 @@ struct Stack {
   static constexpr int fragment_bytes = 512;  ///< 16 by 8 sums
   static constexpr int row_tiles = 8;  ///< of 8 rows, at most
   static constexpr int most_rows = 8 * row_tiles;
+  static constexpr int finished_rows = most_rows / pair;  ///< of those, by each block of a pair
   static constexpr int mail_slots = 4, mail_bytes = 512;  ///< letters of a warp on their way to the other block (stack_mail.cuh)
   static constexpr unsigned pause = 40;  ///< ns between two looks at what is not there yet
   static constexpr int most_layers = 40;      ///< of a launch: their addresses are its arguments
@@ -203,7 +204,7 @@ struct StackPlan {
     recipes_at = take(Index{Products} * Index{sizeof(StackRecipe)});
     layers_at = take(Index{Stack::most_layers} * Stack::layer_bytes);
     squares_at = take(Index{Stack::warps} * rows * 4);
-    turns_at = take(Index{(products[Project].tiles + pairs - 1) / pairs} * (rows / Stack::pair) * 8 * 8);
+    turns_at = take(Index{(products[Project].tiles + pairs - 1) / pairs} * Stack::finished_rows * 8 * 8);
     rows_at = take(Index{3} * rows * 4);
     firsts_at = take(Index{Stack::kept_units} * Stack::warps * 4);
     at = (at + 127) / 128 * 128;
