@@ -65,7 +65,7 @@ class Head {
     device.synchronize();
   }
 
-  [[nodiscard]] bool takes(Index rows) const { return sampler_->takes(rows, weights_.read()); }
+  [[nodiscard]] bool takes(Index rows) const { return sampler_->takes(rows, std::span<bfloat16 const>(norm_.span()), weights_.read()); }
   [[nodiscard]] Index vocabulary() const { return vocabulary_; }
 
   /// Rows [first, first + rows). What is not drawn is -7 and NaN.
@@ -182,6 +182,11 @@ TEST_CASE("a head's launch takes a long vocabulary while a row fits the clusters
   CHECK(!head.takes(0));
   CHECK(!head.takes(kMostRows + 1));
   for (Index const rows : {1, 9, 16}) require_law(head, head.draw(5, rows), 5, rows);
+}
+
+TEST_CASE("a head's launch takes no rows that the copy engine cannot bring, and none too wide for its shared memory", "[cuda][quick]") {
+  HopperDevice device;
+  for (Index const columns : {36, 2048}) CHECK(!Head(device, columns, 100).takes(1));
 }
 
 TEST_CASE("a head's launch leaves rows beyond a number in device memory alone", "[cuda][quick]") {

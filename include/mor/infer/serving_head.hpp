@@ -54,7 +54,7 @@ class ServingHead<B> {
     if (wanted) sampler_.emplace(b, hidden_size, vocabulary);
   }
   void sample(B& b, ServedHead<B> const& weights, HeadRows<B> const& rows) const {
-    if (!sampler_ || !sampler_->takes(rows.x.rows, weights.head)) return sample_in_steps(b, weights, rows);
+    if (!sampler_ || !sampler_->takes(rows.x.rows, weights.norm, weights.head)) return sample_in_steps(b, weights, rows);
     sampler_->run(b.context(), rows.x, weights.norm, weights.eps, weights.head, rows.count, rows.rules, rows.history, rows.logits, rows.tokens,
                   rows.log_probabilities);
   }

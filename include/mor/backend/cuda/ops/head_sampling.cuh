@@ -18,6 +18,8 @@
 #include "mor/core/view.hpp"
 
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <span>
 
 namespace mor::cuda {
@@ -40,17 +42,18 @@ class HeadSampler {
   }
 
   /// Whether `run` takes so many rows of such weights.
-  [[nodiscard]] bool takes(Index rows, View<bfloat16 const> weights) const {
-    return plan_.possible && rows > 0 && rows <= Sizes::most_rows && is_copy_aligned(weights) && blocks_of_row(rows) > 0;
+  [[nodiscard]] bool takes(Index rows, std::span<bfloat16 const> norm_weights, View<bfloat16 const> weights) const {
+    bool const aligned = is_copy_aligned(weights) && reinterpret_cast<std::uintptr_t>(norm_weights.data()) % 16 == 0;
+    return plan_.possible && aligned && rows > 0 && rows <= Sizes::most_rows && blocks_of_row(rows) > 0;
   }
 
   /// `takes` is true. See contract/serving.hpp.
   void run(Context const& context, View<bfloat16 const> x, std::span<bfloat16 const> norm_weights, double eps, View<bfloat16 const> weights,
            std::span<Row const> count, std::span<SamplingRule const> rules, std::span<Token const> history, View<float> logits,
            std::span<Token> tokens, std::span<float> log_probabilities) const {
-    require(takes(x.rows, weights) && weights.rows == vocabulary_ && weights.cols == columns_, "the head does not take these operands", "HeadSampler::run");
-    require(x.cols == columns_ && detail::every_row_in_packs(x) && reinterpret_cast<std::uintptr_t>(norm_weights.data()) % 16 == 0,
-            "rows of a head are not aligned to 16 bytes", "HeadSampler::run");
+    require(takes(x.rows, norm_weights, weights) && weights.rows == vocabulary_ && weights.cols == columns_ && x.cols == columns_,
+            "the head does not take these operands", "HeadSampler::run");
+    require(detail::every_row_in_packs(x), "rows of a head are not aligned to 16 bytes", "HeadSampler::run");
     int const blocks = blocks_of_row(x.rows);
     HeadProductArguments head;
     head.weights = tensor_map(weights, weights.rows);
@@ -73,16 +76,17 @@ class HeadSampler {
   }
 
  private:
+  [[nodiscard]] int clusters_of(int blocks) const { return clusters_[static_cast<std::size_t>(tuning::shift_of(blocks))]; }
   /// A launch of as many clusters of `blocks` as there is room for.
   [[nodiscard]] LaunchShape shape(int blocks) const {
-    LaunchShape shape{dim3(static_cast<unsigned>(blocks * clusters_[static_cast<std::size_t>(tuning::shift_of(blocks))])), Sizes::threads, plan_.shared_bytes, blocks};
+    LaunchShape shape{dim3(static_cast<unsigned>(blocks * clusters_of(blocks))), Sizes::threads, plan_.shared_bytes, blocks};
     shape.cooperative = true;
     return shape;
   }
   /// As many as leave a cluster for each row; 0 where a row does not fit them.
   [[nodiscard]] int blocks_of_row(Index rows) const {
     for (int blocks = tuning::kSampleMostBlocks; blocks > 0; blocks /= 2) {
-      if (clusters_[static_cast<std::size_t>(tuning::shift_of(blocks))] < rows) continue;
+      if (clusters_of(blocks) < rows) continue;
       return 4 * tuning::SamplePlan(vocabulary_, blocks).part() <= plan_.room ? blocks : 0;
     }
     return 0;

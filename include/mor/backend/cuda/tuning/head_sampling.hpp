@@ -21,7 +21,8 @@ struct HeadSampling {
   static constexpr int threads = kSampleThreads, warps = kSampleWarps;
   /// The last warpgroup multiplies, so that the first warp, which reads the rule, has time for that; and who brings weights.
   static constexpr int product_warps = 4, first_product_warp = warps - product_warps, fetch_warp = first_product_warp - 1;
-  static constexpr int most_stages = 16, least_stages = 4;
+  /// Boxes of weights on their way at most: more of them, from all blocks, take longer to come.
+  static constexpr int most_stages = 8, least_stages = 4;
 };
 
 /// Offsets are bytes of shared memory; those of boxes are multiples of 1024.
@@ -48,7 +49,7 @@ struct HeadSamplingPlan {
     room = shared_bytes - rows_at;
     Index const fit = (shared_bytes - ring) / HeadSampling::box_bytes;
     stages = static_cast<int>(std::min<Index>(fit, HeadSampling::most_stages));
-    possible = columns > 0 && vocabulary > 0 && stages >= HeadSampling::least_stages;
+    possible = columns > 0 && columns % 8 == 0 && vocabulary > 0 && stages >= HeadSampling::least_stages;
   }
 };
 
