@@ -32,8 +32,7 @@ class CopyRing {
   __device__ __forceinline__ void wait_until_empty() const { wait(empty(stage_), parity_ ^ 1U); }
   /// By one thread: a copy of a whole stage is about to be asked for.
   __device__ __forceinline__ void expect() const { arrive_expecting(full(), StageBytes); }
-  /// The stage, or the one before it, has been read.
-  __device__ __forceinline__ void release() const { arrive(empty(stage_)); }
+  /// By each reader: the stage before this one has been read.
   __device__ __forceinline__ void release_last() const { arrive(empty(stage_ == 0 ? stages_ - 1 : stage_ - 1)); }
   __device__ __forceinline__ void advance() {
     if (++stage_ == stages_) {
