@@ -3,7 +3,7 @@
 // through so many different weights that none are left in a cache. The floor is the bytes of the weights (and of the
 // visible keys); `overlap` lets each kernel read its weights while the one before it runs.
 #include "support/gpu_data.cuh"
-#include "support/gpu_measure.cuh"
+#include "support/gpu_graph.cuh"
 
 #include "mor/backend/cuda/ops/attention.cuh"
 #include "mor/backend/cuda/ops/few_rows.cuh"
@@ -17,52 +17,6 @@ namespace {
 
 using namespace mor;
 using cuda::Sm90;
-
-/// Work captured in a graph.
-class Graph {
- public:
-  template <class Work>
-  Graph(bench::Gpu& gpu, Work const& work) : stream_(gpu.context().stream) {
-    cudaGraph_t graph = nullptr;
-    cuda::check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
-    work();
-    cuda::check(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
-    cuda::check(cudaGraphInstantiate(&executable_, graph, 0), "cudaGraphInstantiate");
-    cuda::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
-  }
-  Graph(Graph const&) = delete;
-  Graph& operator=(Graph const&) = delete;
-  ~Graph() { static_cast<void>(cudaGraphExecDestroy(executable_)); }
-  void launch() { cuda::check(cudaGraphLaunch(executable_, stream_), "cudaGraphLaunch"); }
-
- private:
-  cudaStream_t stream_;
-  cudaGraphExec_t executable_ = nullptr;
-};
-
-/// Times replays of a graph of `steps` like steps, each of which has `bytes` to read.
-template <class Work>
-void measure_graph(benchmark::State& state, bench::Gpu& gpu, int steps, double bytes, Work const& work) {
-  work();  // what a kernel sets up on its first launch
-  gpu.backend().synchronize();
-  Graph graph(gpu, work);
-  cudaStream_t const stream = gpu.context().stream;
-  constexpr int replays = 4;
-  bench::EventPair events;
-  std::vector<double> times;
-  for (int i = 0; i < 3; ++i) graph.launch();
-  for (auto _ : state) {
-    events.begin(stream);
-    for (int i = 0; i < replays; ++i) graph.launch();
-    times.push_back(events.end(stream) / replays / steps);
-    state.SetIterationTime(times.back());
-  }
-  gpu.backend().arena().reset();
-  double const time = bench::median(times);
-  state.counters["median_us"] = 1e6 * time;
-  state.counters["GB/s"] = 1e-9 * bytes / time;
-  state.counters["copy_share"] = bytes / time / gpu.copy_bandwidth();
-}
 
 enum class Verb { Linear, Residual, NormLogits, Swiglu };
 
@@ -88,7 +42,7 @@ void product(benchmark::State& state, Verb verb) {
   View<bfloat16 const> const from(x.data(), rows, in);
   std::span<bfloat16 const> const norm_weights(norm.data(), static_cast<std::size_t>(in));
   double const bytes = 2.0 * static_cast<double>(out * in) + (verb == Verb::NormLogits ? 4.0 * static_cast<double>(rows * out) : 0.0);
-  measure_graph(state, gpu, static_cast<int>(weights.copies), bytes, [&] {
+  bench::measure_graph(state, gpu, static_cast<int>(weights.copies), bytes, [&] {
     for (Index i = 0; i < weights.copies; ++i) {
       auto const w = weights.copy(i);
       switch (verb) {
@@ -191,7 +145,7 @@ void layers(benchmark::State& state) {
   Stack const stack(gpu, state.range(0));
   auto context = gpu.context();
   context.overlaps = state.range(1) != 0;
-  measure_graph(state, gpu, Stack::layers, stack.bytes(), [&] { stack.run(context); });
+  bench::measure_graph(state, gpu, Stack::layers, stack.bytes(), [&] { stack.run(context); });
 }
 
 /// The same layers in one launch, or one of them.
@@ -200,7 +154,7 @@ void stack(benchmark::State& state) {
   Stack const layers(gpu, state.range(0));
   cuda::LayerStack<Sm90> const one_launch(gpu.backend(), Stack::sizes());
   Index const count = state.range(2);
-  measure_graph(state, gpu, count, layers.bytes() / Stack::layers * count,
+  bench::measure_graph(state, gpu, count, layers.bytes() / Stack::layers * count,
                 [&] { layers.run(gpu.context(), one_launch, state.range(1) != 0, count); });
 }
 

@@ -156,6 +156,40 @@ TEST_CASE("ticks that the device goes on for by itself change no bit of what req
   CHECK(differing(serve(net, requests, tight), single) == 0);
 }
 
+TEST_CASE("kernels that take a stage or the end of a token at once change no more than last bits on the device") {
+  test::require_device();
+  cuda::Backend<bfloat16> backend;
+  Net<bfloat16> net(backend, small_config());
+  net.initialize(5);
+  auto requests = some_requests(200);
+  for (auto& request : requests) request.max_new_tokens = 1;
+  auto options = options_of(24, 64);
+  auto const expected = serve(net, requests, options);
+  options.row_invariant = false;
+  auto const got = serve(net, requests, options);
+  std::size_t close = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    REQUIRE(got[i].tokens.size() == 1);
+    bool const same = got[i].tokens == expected[i].tokens;
+    close += same && std::abs(got[i].log_probabilities[0] - expected[i].log_probabilities[0]) < 0.05 ? 1 : 0;
+  }
+  CHECK(close > got.size() * 17 / 20);  // last bits decide some depths and tokens
+}
+
+TEST_CASE("the device goes on by itself with kernels of which all blocks run at once") {
+  test::require_device();
+  cuda::Backend<bfloat16> backend;
+  Net<bfloat16> net(backend, small_config());
+  net.initialize(5);
+  auto const requests = some_requests(100);
+  auto options = options_of(24, 64);
+  options.row_invariant = false;
+  options.ticks_per_launch = 8;
+  infer::EngineStatistics statistics;
+  static_cast<void>(serve(net, requests, options, infer::TickScheduler{}, &statistics));
+  CHECK(statistics.launches < statistics.ticks);  // else the loops were not captured
+}
+
 TEST_CASE("texts that decode in step need few launches where the device goes on by itself") {
   test::require_device();
   cuda::Backend<bfloat16> backend;

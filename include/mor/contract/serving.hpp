@@ -148,6 +148,17 @@ concept StacksLayers = requires(detail::VerbArguments<B> a, B& b, LayerSizes con
   stack.run(b.context(), layers, a.x, a.rows, a.rows, a.keys, a.keys, true, a.out);
 };
 
+/// Optional: `norm_logits` and `sample` of few rows in one pass. `B::HeadSampler`: HeadSampler(b, D, V); takes(rows, norm_weights,
+/// w [V, D]); run(context, x [N, D], norm_weights, eps, w, count, rules [N], history, logits [N, V], tokens [N], log_probabilities [N]): both,
+/// for the first *count rows, whose logits may have other last bits than those of `norm_logits`. `count`: one number in the
+/// backend's memory; rows from that on are left alone (empty: there are none such). Calls follow one another.
+template <class B>
+concept FusesHeadSampling = requires(detail::VerbArguments<B> a, B& b, typename B::HeadSampler const& head) {
+  { typename B::HeadSampler(b, Index{1}, Index{1}) };
+  { head.takes(Index{1}, a.vector, a.x) } -> std::same_as<bool>;
+  head.run(b.context(), a.x, a.vector, 1e-5, a.x, a.rows, a.rules, a.tokens, a.real_out, a.rows_out, a.reals_out);
+};
+
 /// A backend that an engine can serve on.
 template <class B>
 concept ServingBackend = Backend<B> && ServingLayers<B> && ServingRouting<B> && ServingControl<B>;

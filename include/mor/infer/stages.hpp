@@ -6,6 +6,7 @@
 
 #include "mor/infer/launch_sizes.hpp"
 #include "mor/infer/planner.hpp"
+#include "mor/infer/serving_head.hpp"
 #include "mor/infer/serving_layer.hpp"
 #include "mor/infer/serving_stack.hpp"
 #include "mor/infer/serving_state.hpp"
@@ -52,9 +53,11 @@ class Stages {
   using Scalar = typename B::scalar_type;
   using Real = typename B::real_type;
 
-  /// @param stacks  layers may run in one launch, where the backend can do that: other kernels, with other last bits
+  /// @param stacks  layers may run in one launch, and head and sampling in one, where the backend can do that: other kernels, with
+  /// other last bits
   Stages(Model& model, ServingState<B>& state, ListRules const& rules, Index block_pages, Index end_pages, RoutingMode mode, bool stacks)
-      : model_(&model), state_(&state), rules_(rules), mode_(mode), stack_(model.backend(), model.config().transformer, stacks) {
+      : model_(&model), state_(&state), rules_(rules), mode_(mode), stack_(model.backend(), model.config().transformer, stacks),
+        head_(model.backend(), model.config().transformer.hidden_size, model.config().transformer.vocab_size, stacks) {
     auto const& schedule = model.schedule();
     auto const& t = model.config().transformer;
     Index const page = state.tables().shape.page_size;
@@ -132,9 +135,8 @@ class Stages {
       auto const views = model_->parameters().views();
       auto const& indices = model_->parameter_indices();
       auto const logits = b.arena().template matrix<Real>(samples, t.vocab_size);
-      b.norm_logits(last, views.weight_vector(indices.final_norm), t.rms_norm_eps, views.weight(indices.head), drawn.count,
-                    logits);
-      b.sample(logits, std::span<SamplingRule const>(drawn.rules), state_->tables().texts(), tokens, log_probabilities);
+      head_.sample(b, {views.weight_vector(indices.final_norm), t.rms_norm_eps, views.weight(indices.head)},
+                   {last, drawn.count, drawn.rules, state_->tables().texts(), logits, tokens, log_probabilities});
     }
     b.commit_samples(state_->tables(), list, drawn, std::span<Token const>(tokens),
                      std::span<Real const>(log_probabilities), state_->report());
@@ -264,6 +266,7 @@ class Stages {
   ListRules rules_;
   RoutingMode mode_;
   ServingStack<B> stack_;
+  ServingHead<B> head_;
   std::vector<PagedPlane<B>> block_, ends_;
   std::vector<KeyList> copies_;
   std::vector<Row> from_, to_;

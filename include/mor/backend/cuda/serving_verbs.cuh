@@ -6,6 +6,7 @@
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/elementwise.cuh"
 #include "mor/backend/cuda/ops/expert_step.cuh"
+#include "mor/backend/cuda/ops/head_sampling.cuh"
 #include "mor/backend/cuda/ops/rows.cuh"
 #include "mor/backend/cuda/ops/serving_layers.cuh"
 #include "mor/backend/cuda/ops/serving_routing.cuh"
@@ -25,18 +26,19 @@
 namespace mor::cuda {
 
 namespace detail {
-/// Where several layers can run in one launch.
+/// Where several layers can run in one launch, and the end of a token in one.
 template <class T, class Arch>
-struct StackSupport {};
+struct LaunchFusions {};
 template <>
-struct StackSupport<bfloat16, Sm90> {
+struct LaunchFusions<bfloat16, Sm90> {
   using LayerStack = cuda::LayerStack<Sm90>;
+  using HeadSampler = cuda::HeadSampler<Sm90>;
 };
 }  // namespace detail
 
 /// Base of `Self`, a backend with weights of T, which gives `context` and `upload`.
 template <class Self, class T, class Arch>
-class ServingVerbs : public detail::StackSupport<T, Arch> {
+class ServingVerbs : public detail::LaunchFusions<T, Arch> {
   using In = View<T const>;
   using Out = View<T>;
   using RealIn = View<float const>;

@@ -90,18 +90,10 @@ __device__ Token draw(RowPart& row, int vocabulary, WeightSum& model_sum, float&
   return token;
 }
 
-/// One cluster of `arguments.blocks` blocks a row. A block ends when all that others send it has come, and when none
-/// reads its memory: whoever read it has told it something since.
+/// Draws from a row. A block ends when all that others send it has come, and when none reads its memory: whoever read it has
+/// told it something since.
 template <bool Resident, bool Cluster>
-__global__ void __launch_bounds__(tuning::kSampleThreads, 2) sample_kernel(SampleArguments arguments) {
-  extern __shared__ __align__(16) unsigned char sample_memory[];
-  if constexpr (Cluster) {
-    wait_for_earlier_kernels<Sm90>();
-    let_next_kernel_start<Sm90>();
-  }
-  if (arguments.count != nullptr && static_cast<Row>(blockIdx.x) >= *arguments.count * arguments.blocks) return;
-  SampleRow<Resident, Cluster> row(arguments, *reinterpret_cast<SampleShared*>(sample_memory),
-                                   sample_memory + tuning::kSampleSmallBytes);
+__device__ __forceinline__ void sample_row(SampleArguments const& arguments, SampleRow<Resident, Cluster>& row) {
   if (arguments.packed) {
     row.template load<true>();
   } else {
@@ -136,6 +128,20 @@ __global__ void __launch_bounds__(tuning::kSampleThreads, 2) sample_kernel(Sampl
   double const below = static_cast<double>(logit) - static_cast<double>(most);
   arguments.tokens[row.row] = token;
   arguments.log_probabilities[row.row] = static_cast<float>(math::sample_log_probability(below, model_sum));
+}
+
+/// One cluster of `arguments.blocks` blocks a row.
+template <bool Resident, bool Cluster>
+__global__ void __launch_bounds__(tuning::kSampleThreads, 2) sample_kernel(SampleArguments arguments) {
+  extern __shared__ __align__(16) unsigned char sample_memory[];
+  if constexpr (Cluster) {
+    wait_for_earlier_kernels<Sm90>();
+    let_next_kernel_start<Sm90>();
+  }
+  if (arguments.count != nullptr && static_cast<Row>(blockIdx.x) >= *arguments.count * arguments.blocks) return;
+  SampleRow<Resident, Cluster> row(arguments, *reinterpret_cast<SampleShared*>(sample_memory),
+                                   sample_memory + tuning::kSampleSmallBytes);
+  sample_row(arguments, row);
 }
 
 }  // namespace mor::cuda

@@ -76,6 +76,15 @@ __device__ __forceinline__ void copy_box(std::uint32_t to, TensorMap const& from
       "l"(reinterpret_cast<std::uint64_t>(&from)), "r"(shared_address(&barrier)), "r"(column), "r"(row)
       : "memory");
 }
+/// The same, with a policy of the second-level cache.
+__device__ __forceinline__ void copy_box(std::uint32_t to, TensorMap const& from, Barrier& barrier, int column, int row,
+                                         std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4}], [%2], "
+      "%5;\n" ::"r"(to),
+      "l"(reinterpret_cast<std::uint64_t>(&from)), "r"(shared_address(&barrier)), "r"(column), "r"(row), "l"(policy)
+      : "memory");
+}
 /// Tells the copy engine that it will need this description.
 __device__ __forceinline__ void prefetch_map(TensorMap const& map) {
   asm volatile("prefetch.tensormap [%0];\n" ::"l"(reinterpret_cast<std::uint64_t>(&map)) : "memory");

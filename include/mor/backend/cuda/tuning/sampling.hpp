@@ -42,19 +42,24 @@ struct SamplePlan {
 
   /// @param block_bytes  the most shared memory that a block may have
   constexpr SamplePlan(Index rows, Index vocabulary, bool clusters, int multiprocessors, Index block_bytes) {
-    Index const step = Index{kSampleStep} * kSampleWarps;
-    auto const split = [&](int count) {
-      blocks = count;
-      span = ((vocabulary + count - 1) / count + step - 1) / step * kSampleStep;
-    };
-    split(1);
+    split(vocabulary, 1);
     // Enough blocks for two of them to fit a multiprocessor, or, where there are few rows, for two on every
     // multiprocessor.
     while (clusters && blocks < kSampleMostBlocks &&
-           (part() > kSamplePart || (rows * blocks <= multiprocessors && part() > step))) {
-      split(blocks * 2);
+           (part() > kSamplePart || (rows * blocks <= multiprocessors && part() > kStep))) {
+      split(vocabulary, blocks * 2);
     }
     resident = kSampleSmallBytes + 4 * part() <= block_bytes;
+  }
+  /// With so many blocks, whose logits stay in shared memory.
+  constexpr SamplePlan(Index vocabulary, int blocks_) { split(vocabulary, blocks_); }
+
+ private:
+  static constexpr Index kStep = Index{kSampleStep} * kSampleWarps;
+
+  constexpr void split(Index vocabulary, int count) {
+    blocks = count;
+    span = ((vocabulary + count - 1) / count + kStep - 1) / kStep * kSampleStep;
   }
 };
 

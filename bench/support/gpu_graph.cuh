@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file
+/// Many like steps captured in one graph, and timed as one launch of that.
+#pragma once
+
+#include "gpu_measure.cuh"
+#include "median.hpp"
+
+#include "mor/backend/cuda/backend.cuh"
+
+#include <benchmark/benchmark.h>
+
+#include <vector>
+
+namespace mor::bench {
+
+/// Work captured in a graph.
+class Graph {
+ public:
+  template <class Work>
+  Graph(Gpu& gpu, Work const& work) : stream_(gpu.context().stream) {
+    cudaGraph_t graph = nullptr;
+    cuda::check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+    work();
+    cuda::check(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
+    cuda::check(cudaGraphInstantiate(&executable_, graph, 0), "cudaGraphInstantiate");
+    cuda::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
+  }
+  Graph(Graph const&) = delete;
+  Graph& operator=(Graph const&) = delete;
+  ~Graph() { static_cast<void>(cudaGraphExecDestroy(executable_)); }
+  void launch() { cuda::check(cudaGraphLaunch(executable_, stream_), "cudaGraphLaunch"); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+/// Times replays of a graph of `steps` like steps, each of which has `bytes` to read.
+template <class Work>
+void measure_graph(benchmark::State& state, Gpu& gpu, int steps, double bytes, Work const& work) {
+  work();  // what a kernel sets up on its first launch
+  gpu.backend().synchronize();
+  Graph graph(gpu, work);
+  cudaStream_t const stream = gpu.context().stream;
+  constexpr int replays = 4;
+  EventPair events;
+  std::vector<double> times;
+  for (int i = 0; i < 3; ++i) graph.launch();
+  for (auto _ : state) {
+    events.begin(stream);
+    for (int i = 0; i < replays; ++i) graph.launch();
+    times.push_back(events.end(stream) / replays / steps);
+    state.SetIterationTime(times.back());
+  }
+  gpu.backend().arena().reset();
+  double const time = median(times);
+  state.counters["median_us"] = 1e6 * time;
+  state.counters["GB/s"] = 1e-9 * bytes / time;
+  state.counters["copy_share"] = bytes / time / gpu.copy_bandwidth();
+}
+
+}  // namespace mor::bench
