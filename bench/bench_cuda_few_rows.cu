@@ -123,7 +123,7 @@ struct Stack {
                      layer(v, i, rows * keys, key_width)});
     }
     View<bfloat16> const hidden(x.data(), rows, width);
-    stack.run(context, all, hidden, {}, lists[4].span(), list, list, rows_apart, {q.data(), rows, width});
+    stack.run(context, all, {{hidden}, lists[4].span(), {}, rows_apart, {q.data(), rows, width}}, list, list);
   }
   [[nodiscard]] static LayerSizes sizes() { return {width, inner, {heads, kv_heads, head_dim, 0.125}, 1e-5, 10000.0}; }
 

@@ -91,7 +91,7 @@ void token_end(benchmark::State& state, SamplingRule const& rule, Ending ending)
         cuda::few_rows_norm_linear<Sm90, bfloat16, float>(context, from, norm_weights, 1e-5, head, logits);
         cuda::sample<Sm90>(context, View<float const>(logits), batch.rules.span(), batch.history.span(), batch.tokens.span(), batch.log_probabilities.span());
       } else if (ending == Ending::OneLaunch) {
-        sampler.run(context, from, norm_weights, 1e-5, head, {}, batch.rules.span(), batch.history.span(), logits, batch.tokens.span(),
+        sampler.run(context, {from}, norm_weights, 1e-5, head, {}, batch.rules.span(), batch.history.span(), logits, batch.tokens.span(),
                     batch.log_probabilities.span());
       }
     }

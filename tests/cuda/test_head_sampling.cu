@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -55,7 +56,7 @@ class Head {
       : device_(&device), columns_(columns), vocabulary_(vocabulary), x_values_(noise(kMostRows * columns, 2.0, 1)),
         norm_values_(noise(columns, 1.0, 2)), weight_values_(noise(vocabulary * columns, 8.0 / std::sqrt(static_cast<double>(columns)), 3)),
         x_(device, kMostRows, columns, x_values_, padding), norm_(device, 1, columns, norm_values_),
-        weights_(device, vocabulary, columns, weight_values_, padding) {
+        weights_(device, vocabulary, columns, weight_values_, padding), order_(device, order()) {
     auto const cases = test::sample_cases(kMostRows, vocabulary, static_cast<unsigned>(vocabulary));
     rules_ = Buffer<SamplingRule>(device.memory(), kMostRows);
     cuda::check(cudaMemcpy(rules_.data(), cases.rules.data(), cases.rules.size() * sizeof(SamplingRule), cudaMemcpyHostToDevice), "cudaMemcpy");
@@ -79,7 +80,9 @@ class Head {
     return {tokens.values(), log_probabilities.raw_values(), logits.raw_values()};
   }
   void enqueue(Index first, Index rows, std::span<Row const> count, View<float> logits, std::span<Token> tokens, std::span<float> log_probabilities) const {
-    sampler_->run(device_->context(), x_.read().row_range(first, rows), std::span<bfloat16 const>(norm_.span()), kEps, weights_.read(), count,
+    // An even number of rows comes from a table by their numbers.
+    TableRows<bfloat16 const> const few{x_.read().row_range(first, rows)}, of_table{x_.read(), order_.read().subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows))};
+    sampler_->run(device_->context(), rows % 2 == 0 ? of_table : few, std::span<bfloat16 const>(norm_.span()), kEps, weights_.read(), count,
                   rules_of(first, rows), history_->read(), logits, tokens, log_probabilities);
   }
 
@@ -108,6 +111,11 @@ class Head {
   }
 
  private:
+  [[nodiscard]] static std::vector<Row> order() {
+    std::vector<Row> all(static_cast<std::size_t>(kMostRows));
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }
   [[nodiscard]] static std::vector<double> noise(Index count, double size, std::uint64_t seed) {
     auto values = test::random_values<bfloat16>(count, seed);
     for (double& value : values) value *= size;
@@ -121,6 +129,7 @@ class Head {
   Index columns_, vocabulary_;
   std::vector<double> x_values_, norm_values_, weight_values_;
   DeviceMatrix<bfloat16> x_, norm_, weights_;
+  DeviceRows order_;
   Buffer<SamplingRule> rules_;
   std::optional<DeviceRows> history_;
   std::optional<cuda::HeadSampler<Sm90>> sampler_;

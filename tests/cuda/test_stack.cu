@@ -30,6 +30,12 @@ LayerSizes sizes_of(Index hidden, Index inner, Index heads, Index kv_heads, Inde
   return {hidden, inner, {heads, kv_heads, head_dim, 1.0 / std::sqrt(static_cast<double>(head_dim))}, 1e-5, 10000.0};
 }
 
+/// A table that results also go to.
+struct Kept {
+  test::DeviceMatrix<bfloat16> table;
+  test::DeviceRows rows;
+};
+
 /// Weights of two layers that all layers of a stack take in turn, keys of each layer, and rows with lists of many lengths.
 class Layers {
  public:
@@ -93,8 +99,10 @@ class Layers {
   }
   /// In one launch. @param write  the rows' limits in the list that they write to; null: those that they read to
   /// @param count  rows that the launch finds in the device's memory; null: it is not told
+  /// @param sources  the rows that go in; null: those from `first` on  @param kept  also gets the results
   [[nodiscard]] test::DeviceMatrix<bfloat16> at_once(cuda::LayerStack<Sm90> const& stack, Index first, Index rows, bool rows_apart,
-                                                     test::DeviceRows const* write = nullptr, test::DeviceRows const* count = nullptr) {
+                                                     test::DeviceRows const* write = nullptr, test::DeviceRows const* count = nullptr,
+                                                     test::DeviceRows const* sources = nullptr, Kept* kept = nullptr) {
     test::DeviceMatrix<bfloat16> out(*device_, rows, sizes_.hidden_size, 8);
     std::vector<StackedLayer<bfloat16>> layers;
     for (Index l = 0; l < count_; ++l) {
@@ -104,7 +112,13 @@ class Layers {
     }
     KeyList const read = lists(first, rows, limits_.read());
     KeyList const written = write == nullptr ? read : lists(first, rows, write->read());
-    stack.run(device_->context(), layers, x_.read().row_range(first, rows), count == nullptr ? std::span<Row const>{} : count->read(), positions_rows(first, rows), read, written, rows_apart, out.view());
+    StackRows<bfloat16> run{{x_.read().row_range(first, rows)}, positions_rows(first, rows)};
+    if (count != nullptr) run.count = count->read();
+    run.rows_apart = rows_apart;
+    run.out = out.view();
+    if (sources != nullptr) run.x = {x_.read(), sources->read()};
+    if (kept != nullptr) run.kept = {kept->table.view(), kept->rows.read()};
+    stack.run(device_->context(), layers, run, read, written);
     return out;
   }
   [[nodiscard]] LayerSizes const& sizes() const { return sizes_; }
@@ -273,6 +287,45 @@ TEST_CASE("rows that write no keys read those of others in a stack of layers", "
   REQUIRE(same_bits(keys, layers.keys().data()));
   layers.forget_keys();
   REQUIRE(same_bits(layers.at_once(stack, 0, 20, true).raw_values(), apart.data()));
+}
+
+TEST_CASE("a stack of layers takes rows from anywhere in a table and puts results anywhere in another", "[cuda]") {
+  HopperDevice device;
+  for (Index const count : {1, 3, 43}) {
+    CAPTURE(count);
+    Layers layers(device, sizes_of(192, 512, 3, 1, 64), count, std::vector<Row>(most_rows, 20));
+    cuda::LayerStack<Sm90> const stack(device, layers.sizes());
+    auto const straight = layers.at_once(stack, 0, most_rows, true).raw_values();
+    std::vector<Row> sources, targets;
+    for (Row i = 0; i < static_cast<Row>(most_rows); ++i) {
+      sources.push_back(i < 32 ? 5 : i);  // the same row many times
+      targets.push_back((7 * i + 3) % 71);
+    }
+    test::DeviceRows const from(device, sources);
+    Index const cols = layers.sizes().hidden_size;
+    for (Index const rows : {1, 9, 33, 64}) {
+      CAPTURE(rows);
+      layers.forget_keys();
+      Kept kept{{device, 71, cols, 8}, {device, targets}};
+      auto const untouched = kept.table.raw_values();
+      auto const out = layers.at_once(stack, 0, rows, true, nullptr, nullptr, &from, &kept);
+      auto const results = out.raw_values(), table = kept.table.raw_values();
+      std::vector<bool> target(71, false);
+      for (Index i = 0; i < rows; ++i) {
+        auto const at = static_cast<std::size_t>(i);
+        target[static_cast<std::size_t>(targets[at])] = true;
+        REQUIRE(std::memcmp(results.data() + i * cols, table.data() + targets[at] * cols, static_cast<std::size_t>(cols) * sizeof(bfloat16)) == 0);
+        if (sources[at] != static_cast<Row>(i)) continue;
+        REQUIRE(std::memcmp(results.data() + i * cols, straight.data() + i * cols, static_cast<std::size_t>(cols) * sizeof(bfloat16)) == 0);
+      }
+      for (Index r = 0; r < 71; ++r) {
+        if (target[static_cast<std::size_t>(r)]) continue;
+        REQUIRE(std::memcmp(untouched.data() + r * cols, table.data() + r * cols, static_cast<std::size_t>(cols) * sizeof(bfloat16)) == 0);
+      }
+      REQUIRE(out.intact());
+      REQUIRE(kept.table.intact());
+    }
+  }
 }
 
 TEST_CASE("a stack of layers leaves rows alone from a count on that only the device knows", "[cuda]") {

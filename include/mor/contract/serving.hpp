@@ -119,6 +119,13 @@ concept FusesExpertChoice = requires(detail::VerbArguments<B> a, B& b, ExpertSte
   b.expert_enter(step, a.x, a.rows, a.reals_out);
 };
 
+/// Rows of a table: row i is row rows[i] of it, or row i where `rows` is empty.
+template <class Scalar>
+struct TableRows {
+  View<Scalar> table;
+  std::span<Row const> rows{};
+};
+
 /// What the layers of a stack have in common.
 struct LayerSizes {
   Index hidden_size = 0, intermediate_size = 0;
@@ -134,29 +141,40 @@ struct StackedLayer {
   View<Scalar> plane_k, plane_v;
 };
 
+/// The rows that go through a stack of layers.
+template <class Scalar>
+struct StackRows {
+  TableRows<Scalar const> x;
+  std::span<Row const> positions{};  ///< [N]
+  std::span<Row const> count{};    ///< one number in the backend's memory; rows from that on are left alone (empty: there are none such)
+  bool rows_apart = false;         ///< no row sees a key that another row of the call writes
+  View<Scalar> out{};              ///< [N, D]
+  TableRows<Scalar> kept{};        ///< where there is a table, its rows get the results too; no two of them are the same
+};
+
 /// Optional: consecutive decoder layers on few rows in one pass, where a backend would otherwise launch several kernels a
 /// layer. `B::LayerStack`: LayerStack(b, sizes); takes(rows, longest, page_size): whether it takes so many rows with paged
-/// lists of so many keys at most; run(context, layers, x [N, D], count, positions, read, write, rows_apart, out [N, D]): the
-/// layers of `DecoderLayer`, one after the other. All layers read the list `read` and write to `write`, lists of one row each.
-/// `count`: one number in the backend's memory; rows from that on are left alone (empty: there are none such).
-/// `rows_apart`: no row sees a key that another row of the call writes.
+/// lists of so many keys at most; run(context, layers, rows, read, write): the layers of `DecoderLayer`, one after the other.
+/// All layers read the list `read` and write to `write`, lists of one row each.
 template <class B>
 concept StacksLayers = requires(detail::VerbArguments<B> a, B& b, LayerSizes const& sizes, typename B::LayerStack const& stack,
-                                std::span<StackedLayer<typename B::scalar_type> const> layers) {
+                                std::span<StackedLayer<typename B::scalar_type> const> layers,
+                                StackRows<typename B::scalar_type> const& rows) {
   { typename B::LayerStack(b, sizes) };
   { stack.takes(Index{1}, Index{1}, Index{64}) } -> std::same_as<bool>;
-  stack.run(b.context(), layers, a.x, a.rows, a.rows, a.keys, a.keys, true, a.out);
+  stack.run(b.context(), layers, rows, a.keys, a.keys);
 };
 
 /// Optional: `norm_logits` and `sample` of few rows in one pass. `B::HeadSampler`: HeadSampler(b, D, V); takes(rows, norm_weights,
-/// w [V, D]); run(context, x [N, D], norm_weights, eps, w, count, rules [N], history, logits [N, V], tokens [N], log_probabilities [N]): both,
+/// w [V, D]); run(context, x (rows of a table), norm_weights, eps, w, count, rules [N], history, logits [N, V], tokens [N], log_probabilities [N]): both,
 /// for the first *count rows, whose logits may have other last bits than those of `norm_logits`. `count`: one number in the
 /// backend's memory; rows from that on are left alone (empty: there are none such). Calls follow one another.
 template <class B>
-concept FusesHeadSampling = requires(detail::VerbArguments<B> a, B& b, typename B::HeadSampler const& head) {
+concept FusesHeadSampling = requires(detail::VerbArguments<B> a, B& b, typename B::HeadSampler const& head,
+                                     TableRows<typename B::scalar_type const> x) {
   { typename B::HeadSampler(b, Index{1}, Index{1}) };
   { head.takes(Index{1}, a.vector, a.x) } -> std::same_as<bool>;
-  head.run(b.context(), a.x, a.vector, 1e-5, a.x, a.rows, a.rules, a.tokens, a.real_out, a.rows_out, a.reals_out);
+  head.run(b.context(), x, a.vector, 1e-5, a.x, a.rows, a.rules, a.tokens, a.real_out, a.rows_out, a.reals_out);
 };
 
 /// A backend that an engine can serve on.

@@ -24,7 +24,7 @@ struct ServedHead {
 /// Rows to draw from by their rules, and what comes of it. Rows from *count on need not be drawn.
 template <class B>
 struct HeadRows {
-  View<typename B::scalar_type const> x;
+  TableRows<typename B::scalar_type const> x;
   std::span<Row const> count;
   std::span<SamplingRule const> rules;
   std::span<Token const> history;
@@ -35,7 +35,9 @@ struct HeadRows {
 
 template <class B>
 inline void sample_in_steps(B& b, ServedHead<B> const& weights, HeadRows<B> const& rows) {
-  b.norm_logits(rows.x, weights.norm, weights.eps, weights.head, rows.count, rows.logits);
+  auto const x = b.arena().template matrix<typename B::scalar_type>(static_cast<Index>(rows.x.rows.size()), rows.x.table.cols);
+  b.gather_rows(rows.x.table, rows.x.rows, x);
+  b.norm_logits(x, weights.norm, weights.eps, weights.head, rows.count, rows.logits);
   b.sample(rows.logits, rows.rules, rows.history, rows.tokens, rows.log_probabilities);
 }
 
@@ -54,7 +56,7 @@ class ServingHead<B> {
     if (wanted) sampler_.emplace(b, hidden_size, vocabulary);
   }
   void sample(B& b, ServedHead<B> const& weights, HeadRows<B> const& rows) const {
-    if (!sampler_ || !sampler_->takes(rows.x.rows, weights.norm, weights.head)) return sample_in_steps(b, weights, rows);
+    if (!sampler_ || !sampler_->takes(static_cast<Index>(rows.x.rows.size()), weights.norm, weights.head)) return sample_in_steps(b, weights, rows);
     sampler_->run(b.context(), rows.x, weights.norm, weights.eps, weights.head, rows.count, rows.rules, rows.history, rows.logits, rows.tokens,
                   rows.log_probabilities);
   }

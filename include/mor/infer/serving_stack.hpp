@@ -24,7 +24,7 @@ class ServingStack {
     return false;
   }
   [[nodiscard]] std::size_t size() const { return 0; }
-  void run(B&, View<Scalar>, std::span<Row const>, std::span<Row const>, bool, View<Scalar>) {}
+  void run(B&, StackRows<Scalar> const&) {}
 };
 
 template <StacksLayers B>
@@ -55,10 +55,8 @@ class ServingStack<B> {
     return true;
   }
   [[nodiscard]] std::size_t size() const { return layers_.size(); }
-  /// out [N, D] = the layers that were added, one after the other, on the first *count rows of x [N, D].
-  void run(B& b, View<Scalar> x, std::span<Row const> count, std::span<Row const> positions, bool rows_apart, View<Scalar> out) const {
-    stack_->run(b.context(), layers_, x, count, positions, read_, write_, rows_apart, out);
-  }
+  /// The layers that were added, one after the other.
+  void run(B& b, StackRows<Scalar> const& rows) const { stack_->run(b.context(), layers_, rows, read_, write_); }
 
  private:
   std::optional<typename B::LayerStack> stack_;

@@ -98,16 +98,14 @@ class Stages {
     B& b = begin();
     auto const list = state_->recursion_rows(rows);
     b.start_recursion(state_->tables(), flags.one_depth, list);
-    auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
-    b.gather_rows(state_->bank().hidden, list.cells, x);
     auto const& schedule = model_->schedule();
     auto const& sets = schedule.recursions[static_cast<std::size_t>(phase)];
     copies_.clear();
     if (rules_.overlay) {
       for (Index r = 1; r < schedule.num_recursions(); ++r) copies_.push_back(block_list(list.base_begins, list.first_limits, r, longest));
     }
-    x = layers(sets, x, list, flags.rows_apart,
-               [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); });
+    auto const x = layers(sets, {state_->bank().hidden, list.cells}, {}, list, flags.rows_apart,
+                          [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); });
     auto context = router_context();
     auto const scores = b.arena().template allocate<Real>(rows);
     model_->router().serve_step(context, model_->serving_router_state(), list,
@@ -121,22 +119,18 @@ class Stages {
     auto const list = state_->finished_rows(rows);
     auto const drawn = state_->sampled_rows(samples);
     b.collect_finished(state_->tables(), list, drawn);
-    auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
-    b.gather_rows(state_->bank().hidden, list.cells, x);
     auto const& schedule = model_->schedule();
-    x = layers(schedule.coda, x, list, flags.rows_apart,
-               [&](std::size_t l) { return end_keys(list, schedule.prelude.size() + l, longest); });
+    auto const x = layers(schedule.coda, {state_->bank().hidden, list.cells}, {}, list, flags.rows_apart,
+                          [&](std::size_t l) { return end_keys(list, schedule.prelude.size() + l, longest); });
     auto const tokens = state_->tokens(samples);
     auto const log_probabilities = b.arena().template allocate<Real>(samples);
     if (samples > 0) {
-      auto const last = b.arena().template matrix<Scalar>(samples, hidden_size());
-      b.gather_rows(x, drawn.sources, last);
       auto const& t = model_->config().transformer;
       auto const views = model_->parameters().views();
       auto const& indices = model_->parameter_indices();
       auto const logits = b.arena().template matrix<Real>(samples, t.vocab_size);
       head_.sample(b, {views.weight_vector(indices.final_norm), t.rms_norm_eps, views.weight(indices.head)},
-                   {last, drawn.count, drawn.rules, state_->tables().texts(), logits, tokens, log_probabilities});
+                   {{x, drawn.sources}, drawn.count, drawn.rules, state_->tables().texts(), logits, tokens, log_probabilities});
     }
     b.commit_samples(state_->tables(), list, drawn, std::span<Token const>(tokens),
                      std::span<Real const>(log_probabilities), state_->report());
@@ -149,11 +143,8 @@ class Stages {
     auto const tokens = state_->tokens(rows);
     b.collect_entering(state_->tables(), list, tokens, state_->report());
     auto const views = model_->parameters().views();
-    auto x = b.arena().template matrix<Scalar>(rows, hidden_size());
-    b.embed(tokens, views.weight(model_->parameter_indices().embedding), x);
-    auto const& prelude = model_->schedule().prelude;
-    x = layers(prelude, x, list, flags.rows_apart, [&](std::size_t l) { return end_keys(list, l, longest); });
-    b.scatter_rows(x, list.cells, state_->bank().hidden);
+    auto const x = layers(model_->schedule().prelude, {views.weight(model_->parameter_indices().embedding), tokens},
+                          {state_->bank().hidden, list.cells}, list, flags.rows_apart, [&](std::size_t l) { return end_keys(list, l, longest); });
     auto context = router_context();
     model_->router().serve_enter(context, model_->serving_router_state(), list,
                                  state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank());
@@ -184,27 +175,32 @@ class Stages {
     return backend();
   }
 
-  /// Layers of the parameter sets `sets`, one after the other. @param keys_of  the keys of the n-th
+  /// Layers of the parameter sets `sets`, one after the other. @param from  what goes in  @param kept  where there is a table, its
+  /// rows get the results too  @param keys_of  the keys of the n-th
   template <class KeysOf>
-  View<Scalar> layers(std::vector<Index> const& sets, View<Scalar> x, ServingRows const& rows, bool rows_apart, KeysOf const& keys_of) {
+  View<Scalar> layers(std::vector<Index> const& sets, TableRows<Scalar const> const& from, TableRows<Scalar> const& kept, ServingRows const& rows,
+                      bool rows_apart, KeysOf const& keys_of) {
     B& b = backend();
+    Index const count = static_cast<Index>(from.rows.size());
     auto const views = model_->parameters().views();
     auto const parameters = [&](std::size_t n) -> LayerParameters const& {
       return model_->parameter_indices().layers[static_cast<std::size_t>(sets[n])];
     };
     stack_.clear();
-    for (std::size_t n = 0; n < sets.size() && stack_.add(x.rows, views, parameters(n), keys_of(n)); ++n) {
+    for (std::size_t n = 0; n < sets.size() && stack_.add(count, views, parameters(n), keys_of(n)); ++n) {
     }
+    auto x = b.arena().template matrix<Scalar>(count, hidden_size());
     if (!sets.empty() && stack_.size() == sets.size()) {
-      auto const out = b.arena().template matrix<Scalar>(x.rows, x.cols);
-      stack_.run(b, x, rows.count, rows.positions, rows_apart, out);
-      return out;
+      stack_.run(b, {from, rows.positions, rows.count, rows_apart, x, kept});
+      return x;
     }
+    b.gather_rows(from.table, from.rows, x);
     for (std::size_t n = 0; n < sets.size(); ++n) {
-      auto const out = b.arena().template matrix<Scalar>(x.rows, x.cols);
+      auto const out = b.arena().template matrix<Scalar>(count, hidden_size());
       serve_layer(b, model_->config().transformer, views, parameters(n), x, rows.positions, keys_of(n), out);
       x = out;
     }
+    if (kept.table.data != nullptr) b.scatter_rows(x, kept.rows, kept.table);
     return x;
   }
 

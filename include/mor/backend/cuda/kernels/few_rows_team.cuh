@@ -7,6 +7,7 @@
 #pragma once
 
 #include "mor/backend/cuda/kernels/cluster.cuh"
+#include "mor/backend/cuda/kernels/computed_here.cuh"
 #include "mor/backend/cuda/kernels/mma.cuh"
 #include "mor/backend/cuda/kernels/reduce.cuh"
 #include "mor/backend/cuda/kernels/tma.cuh"
@@ -33,12 +34,6 @@ struct FewRowsPlace {
             rank * plan.block_parts + (warp >> plan.tiles_shift), (rank << plan.share_shift) + warp};
   }
 };
-
-/// The same value, computed anew: what follows from it does not wait in registers for its use.
-[[nodiscard]] __device__ __forceinline__ int computed_here(int value) {
-  asm volatile("" : "+r"(value));
-  return value;
-}
 
 /// `Cluster`: in a cluster of blocks, or, where that has one block, alone.
 template <bool Cluster>

@@ -20,10 +20,12 @@
 
 namespace mor::cuda {
 
-/// Operands: weights [V, D] as `weights`, rows x [N, D], norm [D].
+/// Operands: weights [V, D] as `weights`, rows of x, norm [D].
 struct HeadProductArguments {
   TensorMap weights;
   View<bfloat16 const> x;
+  Row const* sources = nullptr;  ///< row i is row sources[i] of x; null: row i
+  int rows = 0;
   bfloat16 const* norm = nullptr;
   float eps = 0.0F, by_columns = 0.0F;  ///< 1 / D
   View<float> logits;
@@ -89,7 +91,7 @@ __device__ __forceinline__ void norm_head_rows(HeadProductArguments const& argum
   int const valid = static_cast<int>(arguments.x.cols) / unit, units = arguments.plan.boxes * box_units;
   auto* const factors = reinterpret_cast<float*>(shared + arguments.plan.factors_at);
   for (int row = warp; row < rows; row += warps) {
-    bfloat16 const* const from = arguments.x.row(row);
+    bfloat16 const* const from = arguments.x.row(arguments.sources == nullptr ? row : arguments.sources[row]);
     float squares = 0.0F;
     for (int first = lane; first < units; first += batch * kWarpSize) {
       uint4 values[batch], norms[batch];

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(tuning::HeadSampling::threads, 1)
   using tuning::HeadSampling;
   unsigned char* const shared = &shared_storage<unsigned char>();
   auto const& plan = head.plan;
-  int const warp = static_cast<int>(threadIdx.x) / kWarpSize, given = static_cast<int>(head.x.rows);
+  int const warp = static_cast<int>(threadIdx.x) / kWarpSize, given = head.rows;
   int const rows = sampling.count == nullptr ? given : min(given, *sampling.count);
   HeadRing const ring(plan.stages, shared + plan.barriers_at, shared + plan.ring_at);
   if (warp == HeadSampling::fetch_warp) {

@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(tuning::Stack::threads, 1) stack_kernel(__grid
     Row const turn = own_turn;
     int const half = turn & 1;
     StackBlock block(arguments, stack_shared, half, rows);
+    block.bring_input();
     block.find_facts();
     if (threadIdx.x == 0) own_turn = 2 * rows + 1 - half;  // everybody in the block has read it
     StackAttention<HeadDim>(block).prefetch();

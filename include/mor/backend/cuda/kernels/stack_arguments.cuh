@@ -43,7 +43,10 @@ struct StackArguments {
   /// be read before that.
   bool rows_apart = false;
   View<bfloat16 const> x;
+  Row const* sources = nullptr;  ///< row i of the launch is row sources[i] of x; null: row i
   View<bfloat16> out;
+  View<bfloat16> kept;           ///< where it has data, row targets[i] also gets the results of row i
+  Row const* targets = nullptr;
   Row const* positions = nullptr;
   FewRowsAngles angles{};
   StackKeys read{}, write{};

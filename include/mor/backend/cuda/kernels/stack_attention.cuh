@@ -13,7 +13,7 @@
 
 #include "mor/backend/cuda/kernels/attention_arguments.cuh"
 #include "mor/backend/cuda/kernels/attention_tile.cuh"
-#include "mor/backend/cuda/kernels/few_rows_team.cuh"
+#include "mor/backend/cuda/kernels/computed_here.cuh"
 #include "mor/backend/cuda/kernels/mma.cuh"
 #include "mor/backend/cuda/kernels/pack.cuh"
 #include "mor/backend/cuda/kernels/stack_block.cuh"

@@ -74,6 +74,8 @@ class StackBlock {
   [[nodiscard]] __device__ __forceinline__ int* places() const { return reinterpret_cast<int*>(shared + plan.rows_at); }
   [[nodiscard]] __device__ __forceinline__ int* limits() const { return places() + tuning::Stack::most_rows; }
   [[nodiscard]] __device__ __forceinline__ int* begins() const { return limits() + tuning::Stack::most_rows; }
+  /// The rows of `kept` that rows go to.
+  [[nodiscard]] __device__ __forceinline__ int* targets() const { return begins() + tuning::Stack::most_rows; }
   /// [kept units, warps]: the storage row of the first key that a warp looks at.
   [[nodiscard]] __device__ __forceinline__ int* firsts() const { return reinterpret_cast<int*>(shared + plan.firsts_at); }
 
@@ -101,6 +103,19 @@ class StackBlock {
       named_wait(kAskedBarrier, kThreads + kWarpSize);
       fence_device();
       named_arrive(kFencedBarrier, kThreads + kWarpSize);
+    }
+  }
+
+  /// The first layer's input, as if a layer before it had made it. By all threads that compute, of all blocks.
+  __device__ __forceinline__ void bring_input() const {
+    constexpr unsigned pack = 8, threads = kThreads;
+    auto const packs = static_cast<unsigned>(plan.shape.hidden) / pack, all = static_cast<unsigned>(rows) * packs;
+    bfloat16* const input = exchange.at(plan.offsets[tuning::StackBuffers::Input]);
+#pragma unroll 1
+    for (unsigned i = blockIdx.x * threads + threadIdx.x; i < all; i += gridDim.x * threads) {
+      auto const row = static_cast<int>(i / packs), column = static_cast<int>(i % packs * pack);
+      Row const source = arguments.sources == nullptr ? row : arguments.sources[row];
+      store_exchanged(input + row * plan.shape.hidden + column, *reinterpret_cast<uint4 const*>(arguments.x.row(source) + column));
     }
   }
 
@@ -144,6 +159,7 @@ class StackBlock {
     int const limit = arguments.write.limits[row];
     limits()[row] = arguments.read.limits[row];
     begins()[row] = arguments.read.begins[row];
+    targets()[row] = arguments.targets == nullptr ? row : arguments.targets[row];
     places()[row] = limit > 0 ? place_of(arguments.write.begins[row], limit - 1) : -1;
   }
   __device__ __forceinline__ void find_turns(int thread, int threads) const {

@@ -28,11 +28,10 @@ struct StackPart {
         count((warp + 1) * slab.count / tuning::Stack::warps - begin) {}
 };
 
-/// Rows that a product multiplies. `exchanged`: they may still be on their way.
+/// Rows that a product multiplies; they may still be on their way.
 struct StackSource {
   bfloat16 const* data;
   int stride;
-  bool exchanged;
 };
 
 /// The part of a slab's columns that a warp holds of all rows, as fragments of the tensor cores.

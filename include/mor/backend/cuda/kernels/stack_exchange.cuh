@@ -8,8 +8,9 @@
 /// place a layer before: all readers have read that by then, since the new word depends on what they made of it (so
 /// everybody, also a row without keys, waits for all that a step depends on). Its place is written again two layers later; a
 /// fence for all threads of the block between each two layers lies between, and orders what it took back before what it
-/// writes next, and what it has read before what it reads next: nobody finds an old word. There are two halves; a launch uses
-/// one, and clears the other for the next launch.
+/// writes next, and what it has read before what it reads next: nobody finds an old word. The first layer's input is written
+/// by whoever (`StackBlock::bring_input`), and taken back by who writes the second layer's. There are two halves; a launch
+/// uses one, and clears the other for the next launch.
 #pragma once
 
 #include "mor/backend/cuda/tuning/stack.hpp"
@@ -43,6 +44,13 @@ inline constexpr std::uint32_t kAbsent = 0xffffffffU;
 }
 __device__ __forceinline__ void store_exchanged(bfloat16* to, std::uint32_t pair) {
   asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(to)), "r"(pair) : "memory");
+}
+/// Eight elements from elsewhere: a pair that would count as absent becomes the NaN that rounding makes.
+__device__ __forceinline__ void store_exchanged(bfloat16* to, uint4 pairs) {
+  auto const there = [](std::uint32_t pair) { return pair == kAbsent ? 0x7fff7fffU : pair; };
+  asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(there(pairs.x)),
+               "r"(there(pairs.y)), "r"(there(pairs.z)), "r"(there(pairs.w))
+               : "memory");
 }
 /// The largest word; `kAbsent` where any of them is.
 [[nodiscard]] __device__ __forceinline__ std::uint32_t largest_word(uint4 const& words) {

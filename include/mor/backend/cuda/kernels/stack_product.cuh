@@ -6,7 +6,7 @@
 /// sends the other those of every second row, and finishes the rest (of a lane's two rows the first or the second).
 #pragma once
 
-#include "mor/backend/cuda/kernels/few_rows_team.cuh"
+#include "mor/backend/cuda/kernels/computed_here.cuh"
 #include "mor/backend/cuda/kernels/pack.cuh"
 #include "mor/backend/cuda/kernels/pointwise.cuh"
 #include "mor/backend/cuda/kernels/stack_block.cuh"
@@ -49,7 +49,7 @@ class StackMultiplication {
       if (Which == Plan::Project) block_.wait_for_fence();
       return;
     }
-    StackSource const from = Which == Plan::Project ? input() : exchanged(recipe_.source, recipe_.stride);
+    StackSource const from = source(recipe_);
     [[maybe_unused]] Columns columns;
     if constexpr (kOneSlab) bring_all(from, columns);
     if (Which == Plan::Project) block_.wait_for_fence();
@@ -93,26 +93,18 @@ class StackMultiplication {
     return {warp_ / RowTiles < kTiles && tile < recipe_.tiles && 8 * row_tile < rows_, own, tile, row_tile, 0.0F, 0.0F, 0.0F, 0U};
   }
   [[nodiscard]] __device__ __forceinline__ tuning::StackSlab slab(int s) const { return tuning::stack_slab(recipe_.chunks, s); }
-  [[nodiscard]] __device__ __forceinline__ StackSource exchanged(int element, int stride) const {
-    return {block_.exchange.at(block_.slot + element), stride, true};
+  /// The rows of this layer that a product multiplies.
+  [[nodiscard]] __device__ __forceinline__ StackSource source(tuning::StackRecipe const& of) const {
+    return {block_.exchange.at(block_.slot + of.source), of.stride};
   }
-  /// The layer's input.
-  [[nodiscard]] __device__ __forceinline__ StackSource input() const {
-    auto const& x = block_.arguments.x;
-    if (block_.layer == 0) return {x.data, static_cast<int>(x.stride), false};
-    auto const& of = block_.recipes()[Plan::Project];
-    return exchanged(of.source, of.stride);
-  }
+  /// The layer's input, or what the MLP gets.
   [[nodiscard]] __device__ __forceinline__ StackSource residual_source() const {
-    if (Which == Plan::Output) return input();
-    auto const& of = block_.recipes()[Plan::GateUp];
-    return exchanged(of.source, of.stride);
+    return source(block_.recipes()[Which == Plan::Output ? Plan::Project : Plan::GateUp]);
   }
 
   /// Waits until a little of what a product needs is there, so that asking for all is worth it: when many ask again and again
   /// for the same lines, these answer slowly. So with few rows one warp waits for all, and pairs look at different places.
   __device__ __forceinline__ void wait_for_some(StackSource const& from, StackPart const& part) const {
-    if (!from.exchanged) return;
     if (RowTiles > 2) {
       if (part.count > 0) wait_for_words(from, part.begin + part.count - 1, rows_ - 1);
     } else {
@@ -134,7 +126,7 @@ class StackMultiplication {
   __device__ __forceinline__ void bring(StackSource const& from, int s, Columns& columns) const {
     do {
       request(from, s, columns);
-    } while (from.exchanged && columns.absent());
+    } while (columns.absent());
   }
   /// All columns of a product of one slab, normed where the product says so.
   __device__ __forceinline__ void bring_all(StackSource const& from, Columns& columns) const {
@@ -274,17 +266,15 @@ class StackMultiplication {
         turn(fragment, at, low, high);
       }
     }
-    float2 pair = join(low, high);
     int const row = finished_row(fragment);
     if constexpr (Which == Plan::GateUp) {
-      pair.y = __shfl_xor_sync(kAllLanes, low, 4);
-      if (row < rows_ && !odd_column()) publish(row, finished_column(at), pack_bfloat16(low, pair.y));
+      float const next = __shfl_xor_sync(kAllLanes, low, 4);
+      if (row < rows_ && !odd_column()) publish(row, finished_column(at), pack_bfloat16(low, next));
       return;
     }
+    float2 pair = join(low, high);
     if constexpr (!kNormed) {
-      if (residual_source().exchanged) {
-        while (__any_sync(kAllLanes, fragment.residual == kAbsent)) fragment.residual = request_residual(fragment);
-      }
+      while (__any_sync(kAllLanes, fragment.residual == kAbsent)) fragment.residual = request_residual(fragment);
       pair.x = __fadd_rn(pair.x, __uint_as_float(fragment.residual << 16));
       pair.y = __fadd_rn(pair.y, __uint_as_float(fragment.residual & 0xffff0000U));
     }
@@ -302,7 +292,9 @@ class StackMultiplication {
   __device__ __forceinline__ void publish(int row, int column, std::uint32_t pair) const {
     constexpr bool down = Which == Plan::Down;
     if (down && block_.layer + 1 == block_.arguments.layers) {
-      *reinterpret_cast<std::uint32_t*>(block_.arguments.out.row(row) + column) = pair;
+      auto const& arguments = block_.arguments;
+      *reinterpret_cast<std::uint32_t*>(arguments.out.row(row) + column) = pair;
+      if (arguments.kept.data != nullptr) *reinterpret_cast<std::uint32_t*>(arguments.kept.row(block_.targets()[row]) + column) = pair;
       return;
     }
     int const place = recipe_.result + row * recipe_.width + column;

@@ -10,6 +10,7 @@
 #include "mor/backend/cuda/ops/residency.cuh"
 #include "mor/backend/cuda/ops/tensor_map.cuh"
 #include "mor/backend/cuda/tuning/head_sampling.hpp"
+#include "mor/contract/serving.hpp"
 #include "mor/core/dtype.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/memory.hpp"
@@ -48,16 +49,18 @@ class HeadSampler {
   }
 
   /// `takes` is true. See contract/serving.hpp.
-  void run(Context const& context, View<bfloat16 const> x, std::span<bfloat16 const> norm_weights, double eps, View<bfloat16 const> weights,
+  void run(Context const& context, TableRows<bfloat16 const> const& x, std::span<bfloat16 const> norm_weights, double eps, View<bfloat16 const> weights,
            std::span<Row const> count, std::span<SamplingRule const> rules, std::span<Token const> history, View<float> logits,
            std::span<Token> tokens, std::span<float> log_probabilities) const {
-    require(takes(x.rows, norm_weights, weights) && weights.rows == vocabulary_ && weights.cols == columns_ && x.cols == columns_,
+    require(takes(logits.rows, norm_weights, weights) && weights.rows == vocabulary_ && weights.cols == columns_ && x.table.cols == columns_,
             "the head does not take these operands", "HeadSampler::run");
-    require(detail::every_row_in_packs(x), "rows of a head are not aligned to 16 bytes", "HeadSampler::run");
-    int const blocks = blocks_of_row(x.rows);
+    require(detail::every_row_in_packs(x.table), "rows of a head are not aligned to 16 bytes", "HeadSampler::run");
+    int const blocks = blocks_of_row(logits.rows);
     HeadProductArguments head;
     head.weights = tensor_map(weights, weights.rows);
-    head.x = x;
+    head.x = x.table;
+    head.sources = x.rows.data();
+    head.rows = static_cast<int>(logits.rows);
     head.norm = norm_weights.data();
     head.eps = static_cast<float>(eps);
     head.by_columns = 1.0F / static_cast<float>(columns_);

@@ -7,6 +7,7 @@
 #include "mor/backend/cuda/ops/alignment.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/few_rows.cuh"
+#include "mor/backend/cuda/ops/residency.cuh"
 #include "mor/backend/cuda/tuning/stack.hpp"
 #include "mor/contract/serving.hpp"
 #include "mor/core/active_set.hpp"
@@ -19,6 +20,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
+#include <utility>
 
 namespace mor::cuda {
 
@@ -27,6 +29,7 @@ template <class Arch>
 class LayerStack {
   static_assert(Arch::capability >= 90);
   using Layer = StackedLayer<bfloat16>;
+  using Rows = StackRows<bfloat16>;
 
  public:
   template <class B>
@@ -38,6 +41,9 @@ class LayerStack {
         narrow(sizes.hidden_size), narrow(attention.num_heads * attention.head_dim), narrow(attention.num_kv_heads * attention.head_dim),
         narrow(sizes.intermediate_size), narrow(attention.head_dim), narrow(attention.num_heads), narrow(attention.num_kv_heads)};
     plan_ = {shape, device_->multiprocessors, device_->max_shared_bytes};
+    if (!plan_.possible) return;
+    int const together = tuning::Stack::pair * clusters_at_once(launch_shape(), kernel(tuning::Stack::most_rows));
+    if (together < plan_.blocks) plan_ = {shape, together, device_->max_shared_bytes};
     if (!plan_.possible) return;
     exchange_ = Buffer<bfloat16>(b.memory(), 2 * plan_.half_elements());
     auto const set = [&](auto const& buffer, int byte) {
@@ -54,14 +60,16 @@ class LayerStack {
            page_size % tuning::Stack::step_keys == 0;
   }
 
-  /// out [N, D] = the layers one after the other on x [N, D]; `takes` is true. See contract/serving.hpp.
-  void run(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> count,
-           std::span<Row const> positions, KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
+  /// The layers one after the other; `takes` is true. See contract/serving.hpp.
+  void run(Context const& context, std::span<Layer const> layers, Rows rows, KeyList const& read, KeyList const& write) const {
     auto const most = static_cast<std::size_t>(tuning::Stack::most_layers);
-    for (std::size_t first = 0; first < layers.size(); first += most) {
-      launch_some(context, layers.subspan(first, std::min(most, layers.size() - first)), first == 0 ? x : View<bfloat16 const>(out),
-                  count, positions, read, write, rows_apart, out);
+    auto const kept = std::exchange(rows.kept, {});
+    for (; layers.size() > most; layers = layers.subspan(most)) {
+      launch_some(context, layers.first(most), rows, read, write);
+      rows.x = {rows.out};
     }
+    rows.kept = kept;
+    launch_some(context, layers, rows, read, write);
   }
 
  private:
@@ -74,21 +82,32 @@ class LayerStack {
     return &stack_kernel<HeadDim, tuning::Stack::row_tiles>;
   }
 
-  void launch_some(Context const& context, std::span<Layer const> layers, View<bfloat16 const> x, std::span<Row const> count,
-                   std::span<Row const> positions, KeyList const& read, KeyList const& write, bool rows_apart, View<bfloat16> out) const {
-    require(takes(x.rows, read.max_limit, read.page_size), "the stack does not take these rows", "LayerStack::run");
+  [[nodiscard]] Kernel kernel(Index rows) const { return sizes_.attention.head_dim == 64 ? kernel_of<64>(rows) : kernel_of<128>(rows); }
+  [[nodiscard]] LaunchShape launch_shape() const {
+    LaunchShape shape{dim3(static_cast<unsigned>(plan_.blocks)), tuning::Stack::threads, plan_.shared_bytes, tuning::Stack::pair};
+    shape.cooperative = true;
+    return shape;
+  }
+
+  void launch_some(Context const& context, std::span<Layer const> layers, Rows const& rows, KeyList const& read, KeyList const& write) const {
+    Index const count = rows.out.rows;
+    require(takes(count, read.max_limit, read.page_size), "the stack does not take these rows", "LayerStack::run");
+    require(detail::every_row_in_packs(rows.x.table), "rows of a stack are not aligned to 16 bytes", "LayerStack::run");
     StackArguments arguments;
     arguments.plan = plan_;
-    arguments.rows = static_cast<int>(x.rows);
-    arguments.count = count.data();
+    arguments.rows = static_cast<int>(count);
+    arguments.count = rows.count.data();
     arguments.layers = static_cast<int>(layers.size());
     arguments.eps = static_cast<float>(sizes_.rms_norm_eps);
     arguments.by_hidden = 1.0F / static_cast<float>(sizes_.hidden_size);
     arguments.scale = static_cast<float>(sizes_.attention.scale) * kLog2E;
-    arguments.rows_apart = rows_apart;
-    arguments.x = x;
-    arguments.out = out;
-    arguments.positions = positions.data();
+    arguments.rows_apart = rows.rows_apart;
+    arguments.x = rows.x.table;
+    arguments.sources = rows.x.rows.data();
+    arguments.out = rows.out;
+    arguments.kept = rows.kept.table;
+    arguments.targets = rows.kept.rows.data();
+    arguments.positions = rows.positions.data();
     arguments.angles = angles_;
     arguments.read = {read.key_begin.data(), read.limits.data()};
     arguments.write = {write.key_begin.data(), write.limits.data()};
@@ -99,9 +118,7 @@ class LayerStack {
     arguments.exchange = exchange_.data();
     arguments.turns = turns_.data();
     set_layers(arguments, layers);
-    LaunchShape shape{dim3(static_cast<unsigned>(plan_.blocks)), tuning::Stack::threads, plan_.shared_bytes, tuning::Stack::pair};
-    shape.cooperative = true;
-    launch(context, "layer_stack", shape, sizes_.attention.head_dim == 64 ? kernel_of<64>(x.rows) : kernel_of<128>(x.rows), arguments);
+    launch(context, "layer_stack", launch_shape(), kernel(count), arguments);
   }
 
   static void set_layers(StackArguments& arguments, std::span<Layer const> layers) {

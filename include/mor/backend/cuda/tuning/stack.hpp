@@ -205,7 +205,7 @@ struct StackPlan {
     layers_at = take(Index{Stack::most_layers} * Stack::layer_bytes);
     squares_at = take(Index{Stack::warps} * rows * 4);
     turns_at = take(Index{(products[Project].tiles + pairs - 1) / pairs} * Stack::finished_rows * 8 * 8);
-    rows_at = take(Index{3} * rows * 4);
+    rows_at = take(Index{4} * rows * 4);
     firsts_at = take(Index{Stack::kept_units} * Stack::warps * 4);
     at = (at + 127) / 128 * 128;
     mail_at = take(Index{Stack::warps} * Stack::mail_slots * Stack::mail_bytes);
