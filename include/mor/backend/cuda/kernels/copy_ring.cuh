@@ -30,8 +30,11 @@ class CopyRing {
   [[nodiscard]] __device__ __forceinline__ Barrier& full() const { return full_[stage_]; }
   __device__ __forceinline__ void wait_until_full() const { wait(full(), parity_); }
   __device__ __forceinline__ void wait_until_empty() const { wait(empty(stage_), parity_ ^ 1U); }
-  /// By one thread: a copy of a whole stage is about to be asked for.
-  __device__ __forceinline__ void expect() const { arrive_expecting(full(), StageBytes); }
+  /// By one thread: so many bytes are about to be asked for.
+  __device__ __forceinline__ void expect(int bytes = StageBytes) const { arrive_expecting(full(), bytes); }
+  /// By each reader: this stage has been read. @param zero  0, but known only when it has: reads that are still under way when
+  /// a copy is asked for can be slower than the copy
+  __device__ __forceinline__ void release(std::uint32_t zero) const { arrive(empty(stage_ + static_cast<int>(zero))); }
   /// By each reader: the stage before this one has been read.
   __device__ __forceinline__ void release_last() const { arrive(empty(stage_ == 0 ? stages_ - 1 : stage_ - 1)); }
   __device__ __forceinline__ void advance() {

@@ -42,10 +42,10 @@ __global__ void __launch_bounds__(tuning::Stack::threads, 1) stack_kernel(__grid
   if (static_cast<int>(threadIdx.x) >= StackBlock::kThreads) {
     give_registers<tuning::Stack::fetch_registers>();
     bool const fetches = StackBlock::warp() == tuning::Stack::warps;
-    StackRing const ring(plan, stack_shared);
+    StackRing const ring = stack_ring(plan, stack_shared);
     if (fetches) {
       if (StackBlock::lane() == 0) {
-        ring.make();
+        ring.make(tuning::Stack::warps);
         publish_barriers();
       }
       __syncwarp();

@@ -23,7 +23,7 @@ class StackBlock {
   static constexpr int kThreads = kWarpSize * tuning::Stack::warps;  ///< that compute
 
   __device__ __forceinline__ StackBlock(StackArguments const& args, unsigned char* shared_memory, int half, int all_rows)
-      : rows(all_rows), arguments(args), plan(args.plan), exchange(args.plan, args.exchange, half), ring(args.plan, shared_memory),
+      : rows(all_rows), arguments(args), plan(args.plan), exchange(args.plan, args.exchange, half), ring(stack_ring(args.plan, shared_memory)),
         mail(args.plan, shared_memory, side()), shared(shared_memory), next_slot(args.plan.slot_elements),
         last_slot(2 * args.plan.slot_elements) {}
 

@@ -4,6 +4,7 @@
 /// in the order in which they will be multiplied, as far ahead as there is room, whatever the other blocks do.
 #pragma once
 
+#include "mor/backend/cuda/kernels/copy_ring.cuh"
 #include "mor/backend/cuda/kernels/few_rows_weights.cuh"
 #include "mor/backend/cuda/kernels/reduce.cuh"
 #include "mor/backend/cuda/kernels/stack_arguments.cuh"
@@ -36,47 +37,10 @@ struct StackTile {
   }
 };
 
-/// The ring: stages of shared memory with a barrier that says "full" and one that says "empty".
-class StackRing {
- public:
-  __device__ __forceinline__ StackRing(tuning::StackPlan const& plan, unsigned char* shared)
-      : stages_(plan.stages), full_(reinterpret_cast<Barrier*>(shared + plan.barriers_at)),
-        room_(shared_address(shared + plan.ring_at)) {}
-
-  /// By one thread, before `publish_barriers`.
-  __device__ __forceinline__ void make() const {
-    for (int i = 0; i < stages_; ++i) {
-      make_barrier(full_[i], 1);
-      make_barrier(empty(i), tuning::Stack::warps);
-    }
-  }
-  [[nodiscard]] __device__ __forceinline__ std::uint32_t room() const {
-    return room_ + static_cast<std::uint32_t>(stage_ * tuning::Stack::stage_bytes);
-  }
-  __device__ __forceinline__ void wait_until_full() const { wait(full_[stage_], parity_); }
-  __device__ __forceinline__ void wait_until_empty() const { wait(empty(stage_), parity_ ^ 1U); }
-  __device__ __forceinline__ void expect(int bytes) const { arrive_expecting(full_[stage_], bytes); }
-  /// @param zero  0, but known only when the stage has been read: reads that are still under way when a copy is asked for
-  /// can be slower than the copy
-  __device__ __forceinline__ void release(std::uint32_t zero) const { arrive(empty(stage_ + static_cast<int>(zero))); }
-  [[nodiscard]] __device__ __forceinline__ Barrier& full() const { return full_[stage_]; }
-  __device__ __forceinline__ void advance() {
-    if (++stage_ == stages_) {
-      stage_ = 0;
-      parity_ ^= 1U;
-    }
-  }
-
- private:
-  [[nodiscard]] __device__ __forceinline__ Barrier& empty(int stage) const {
-    return full_[tuning::Stack::most_stages + stage];
-  }
-
-  int stages_, stage_ = 0;
-  std::uint32_t parity_ = 0;
-  Barrier* full_;
-  std::uint32_t room_;
-};
+using StackRing = CopyRing<tuning::Stack::most_stages, tuning::Stack::stage_bytes>;
+[[nodiscard]] __device__ __forceinline__ StackRing stack_ring(tuning::StackPlan const& plan, unsigned char* shared) {
+  return {plan.stages, shared + plan.barriers_at, shared + plan.ring_at};
+}
 
 /// Copies `bytes` neighbouring bytes (a multiple of 16, as are the addresses) to shared memory.
 __device__ __forceinline__ void copy_run(std::uint32_t to, void const* from, int bytes, Barrier& barrier, std::uint64_t policy) {
