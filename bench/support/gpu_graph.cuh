@@ -7,6 +7,8 @@
 #include "median.hpp"
 
 #include "mor/backend/cuda/backend.cuh"
+#include "mor/backend/cuda/graph.cuh"
+#include "mor/core/error.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -14,42 +16,21 @@
 
 namespace mor::bench {
 
-/// Work captured in a graph.
-class Graph {
- public:
-  template <class Work>
-  Graph(Gpu& gpu, Work const& work) : stream_(gpu.context().stream) {
-    cudaGraph_t graph = nullptr;
-    cuda::check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
-    work();
-    cuda::check(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
-    cuda::check(cudaGraphInstantiate(&executable_, graph, 0), "cudaGraphInstantiate");
-    cuda::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
-  }
-  Graph(Graph const&) = delete;
-  Graph& operator=(Graph const&) = delete;
-  ~Graph() { static_cast<void>(cudaGraphExecDestroy(executable_)); }
-  void launch() { cuda::check(cudaGraphLaunch(executable_, stream_), "cudaGraphLaunch"); }
-
- private:
-  cudaStream_t stream_;
-  cudaGraphExec_t executable_ = nullptr;
-};
-
 /// Times replays of a graph of `steps` like steps, each of which has `bytes` to read.
 template <class Work>
 void measure_graph(benchmark::State& state, Gpu& gpu, int steps, double bytes, Work const& work) {
   work();  // what a kernel sets up on its first launch
   gpu.backend().synchronize();
-  Graph graph(gpu, work);
   cudaStream_t const stream = gpu.context().stream;
+  cuda::Graph graph;
+  require(graph.capture(stream, work), "the work cannot be captured", "measure_graph");
   constexpr int replays = 4;
   EventPair events;
   std::vector<double> times;
-  for (int i = 0; i < 3; ++i) graph.launch();
+  for (int i = 0; i < 3; ++i) graph.launch(stream);
   for (auto _ : state) {
     events.begin(stream);
-    for (int i = 0; i < replays; ++i) graph.launch();
+    for (int i = 0; i < replays; ++i) graph.launch(stream);
     times.push_back(events.end(stream) / replays / steps);
     state.SetIterationTime(times.back());
   }

@@ -45,6 +45,14 @@ class Device {
   cudaStream_t stream_ = nullptr;
 };
 
+/// A device whose instructions the kernels for Hopper alone have, or a skipped test.
+class HopperDevice : public Device {
+ public:
+  HopperDevice() {
+    if (facts().capability != 90) SKIP("no device of compute capability 9.0");
+  }
+};
+
 /// Storage of a number: rounds to bf16 where T is.
 template <class T>
 [[nodiscard]] T stored(double value) {

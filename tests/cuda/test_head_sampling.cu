@@ -19,25 +19,12 @@ using namespace mor;
 using cuda::Sm90;
 using test::DeviceMatrix;
 using test::DeviceRows;
+using test::HopperDevice;
 
 namespace {
 
 constexpr double kEps = 1e-5;
 constexpr Index kMostRows = cuda::tuning::HeadSampling::most_rows;
-
-class HopperDevice : public test::Device {
- public:
-  HopperDevice() {
-    if (facts().capability != 90) SKIP("no device of compute capability 9.0");
-  }
-};
-
-/// What `HeadSampler` asks of a backend.
-struct TestBackend {
-  test::Device& device;
-  [[nodiscard]] MemoryResource memory() const { return device.memory(); }
-  [[nodiscard]] cuda::Context context() const { return device.context(); }
-};
 
 /// What a launch leaves.
 struct Drawn {
@@ -61,8 +48,7 @@ class Head {
     rules_ = Buffer<SamplingRule>(device.memory(), kMostRows);
     cuda::check(cudaMemcpy(rules_.data(), cases.rules.data(), cases.rules.size() * sizeof(SamplingRule), cudaMemcpyHostToDevice), "cudaMemcpy");
     history_.emplace(device, cases.history);
-    TestBackend backend{device};
-    sampler_.emplace(backend, columns, vocabulary);
+    sampler_.emplace(device, columns, vocabulary);
     device.synchronize();
   }
 

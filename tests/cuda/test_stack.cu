@@ -14,17 +14,11 @@
 
 using namespace mor;
 using cuda::Sm90;
+using test::HopperDevice;
 
 namespace {
 
 constexpr Index page = 64, most_rows = cuda::tuning::Stack::most_rows;
-
-class HopperDevice : public test::Device {
- public:
-  HopperDevice() {
-    if (facts().capability != 90) SKIP("no device of compute capability 9.0");
-  }
-};
 
 LayerSizes sizes_of(Index hidden, Index inner, Index heads, Index kv_heads, Index head_dim) {
   return {hidden, inner, {heads, kv_heads, head_dim, 1.0 / std::sqrt(static_cast<double>(head_dim))}, 1e-5, 10000.0};

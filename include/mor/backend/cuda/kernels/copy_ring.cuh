@@ -21,7 +21,7 @@ class CopyRing {
   __device__ __forceinline__ void make(int readers) const {
     for (int i = 0; i < stages_; ++i) {
       make_barrier(full_[i], 1);
-      make_barrier(full_[MostStages + i], readers);
+      make_barrier(empty(i), readers);
     }
   }
   [[nodiscard]] __device__ __forceinline__ std::uint32_t room() const {

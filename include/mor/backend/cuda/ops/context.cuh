@@ -82,6 +82,15 @@ struct LaunchShape {
 
 [[nodiscard]] MOR_HOST_DEVICE constexpr Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
 
+[[nodiscard]] inline cudaLaunchAttribute cluster_attribute(LaunchShape const& shape) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+  attribute.val.clusterDim.y = 1;
+  attribute.val.clusterDim.z = 1;
+  return attribute;
+}
+
 /// Launches `kernel` on the context's stream; arguments convert to the kernel's parameter types. A launch of no blocks
 /// does nothing. `verb` names the operation in errors.
 template <class... Parameters>
@@ -110,13 +119,7 @@ inline void launch(Context const& context, char const* verb, LaunchShape const& 
   config.stream = context.stream;
   cudaLaunchAttribute attributes[3]{};
   config.attrs = attributes;
-  if (shape.cluster > 1) {
-    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
-  }
+  if (shape.cluster > 1) attributes[config.numAttrs++] = cluster_attribute(shape);
   if (shape.overlaps && context.overlaps) {
     // Kernels can share a multiprocessor only where it is cut into cache and shared memory the same way for both.
     check(cudaFuncSetAttribute(reinterpret_cast<void const*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
