@@ -5,10 +5,10 @@
 /// memory in the order of the warps. A warp asks for its next keys, of this unit or the next, before it uses those that it
 /// has, and has the same keys of the next layer brought to the second-level cache.
 ///
-/// Scores are [heads, keys] and results [heads, columns], so that weights are already the left side of the second product.
+/// Scores are [heads, keys] and results [dimensions, heads], so that weights are already the right side of the second product.
 /// Of 64 dimensions lane t takes dimensions 8t to 8t + 7 and 32 + 8t to 39 + 8t of queries and keys; of values, lane g takes
-/// dimensions 8g to 8g + 7, and column g of the d-th product is dimension 8g + d. Products and sums are spelled out, here and
-/// in stack_product.cuh, so that every instance of the kernel has the same bits.
+/// dimensions 8g to 8g + 7, and rows g and g + 8 of the d-th product are dimensions 8g + 2d and 8g + 2d + 1. Products and sums
+/// are spelled out, here and in stack_product.cuh, so that every instance of the kernel has the same bits.
 #pragma once
 
 #include "mor/backend/cuda/kernels/attention_arguments.cuh"
@@ -31,9 +31,16 @@ struct StackStep {
   uint4 values[4][kHalves];  ///< keys 2t, 2t + 1, 8 + 2t, 9 + 2t
 };
 
+/// The queries of a unit: lane g has some of head g.
+template <int HeadDim>
+struct StackQuery {
+  uint4 words[StackStep<HeadDim>::kChunks];
+};
+
 template <int HeadDim>
 class StackAttention {
   using Step = StackStep<HeadDim>;
+  using Query = StackQuery<HeadDim>;
   using Buffers = tuning::StackBuffers;
   static constexpr int kStride = tuning::Stack::warps * tuning::Stack::step_keys;
 
@@ -94,15 +101,19 @@ class StackAttention {
     bool const own = arguments_.rows_apart && block_.places()[row] >= 0;
     return {i, row, static_cast<int>(unit) - row * shape_.kv_heads, limit, own ? limit - 1 : -1};
   }
-  /// What the row's projection gave.
-  [[nodiscard]] __device__ __forceinline__ bfloat16 const* projected(Unit const& unit) const {
-    return block_.exchange.at(block_.slot + block_.plan.offsets[Buffers::Projected] + unit.row * block_.plan.widths[Buffers::Projected]);
+  /// What the row's projection gave, from a column on that is a multiple of 32.
+  [[nodiscard]] __device__ __forceinline__ bfloat16 const* projected(Unit const& unit, int column) const {
+    return buffer(block_.slot, Buffers::Projected).at(unit.row, column);
+  }
+  [[nodiscard]] __device__ __forceinline__ ExchangedRows buffer(int slot, Buffers::Buffer which) const {
+    return block_.exchange.buffer(slot, block_.plan.offsets[which], block_.plan.widths[which]);
   }
   [[nodiscard]] __device__ __forceinline__ int first_base() const { return warp_ * tuning::Stack::step_keys; }
 
-  /// Keys that the row does not see become zeros, and so does its own, where that comes with the query.
+  /// Keys that the row does not see become zeros. Its own comes from the projection, where it may still be missing.
   __device__ __forceinline__ void request(Step& step, Unit const& unit, int base) const {
-    int const place = place_at(unit, base), stride = arguments_.plane_stride, end = (unit.own >= 0 ? unit.own : unit.limit) - base;
+    int const place = base < unit.limit ? place_at(unit, base) : 0, stride = arguments_.plane_stride;
+    int const end = (unit.own >= 0 ? unit.own : unit.limit) - base;
     auto const& planes = block_.vectors()[block_.layer].planes;
     Index const first = Index{place} * stride + unit.head * HeadDim;
     bfloat16 const* const keys = planes[0] + first + g() * stride + t() * 8;
@@ -124,7 +135,48 @@ class StackAttention {
         if (key + 2 * t() < end) step.values[i][h] = load_exchanged(values + key * stride + h * 64);
       }
     }
+    if (has_own(unit, base)) request_own(step, unit, unit.own - base);
     if (block_.layer + 1 < arguments_.layers) prefetch(block_.layer + 1, unit, base, place);
+  }
+  [[nodiscard]] static __device__ __forceinline__ bool has_own(Unit const& unit, int base) {
+    return static_cast<unsigned>(unit.own - base) < tuning::Stack::step_keys;
+  }
+  /// Starts reading the row's own key, the `key`-th of the step.
+  __device__ __forceinline__ void request_own(Step& step, Unit const& unit, int key) const {
+    bfloat16 const* const own_key = projected(unit, shape_.queries + unit.head * HeadDim) + t() * 8;
+    bfloat16 const* const own_value =
+        projected(unit, shape_.queries + shape_.keys + unit.head * HeadDim) + ExchangedRows::column(g() * 8);
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int c = 0; c < Step::kChunks; ++c) {
+        if (8 * n + g() == key) step.keys[n][c] = load_exchanged(own_key + ExchangedRows::column(c * 32));
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int h = 0; h < Step::kHalves; ++h) {
+        if (i / 2 * 8 + 2 * t() + i % 2 == key) step.values[i][h] = load_exchanged(own_value + ExchangedRows::column(h * 64));
+      }
+    }
+  }
+  /// Whether that key is not there yet.
+  [[nodiscard]] __device__ __forceinline__ bool absent_own(Step const& step, int key) const {
+    bool absent = false;
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int c = 0; c < Step::kChunks; ++c) absent = absent || (8 * n + g() == key && largest_word(step.keys[n][c]) == kAbsent);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int h = 0; h < Step::kHalves; ++h) {
+        absent = absent || (i / 2 * 8 + 2 * t() + i % 2 == key && largest_word(step.values[i][h]) == kAbsent);
+      }
+    }
+    return absent;
   }
   /// Lane l has key l % 16, and of that the key or the value.
   __device__ __forceinline__ void prefetch(int layer, Unit const& unit, int base, int place) const {
@@ -136,107 +188,92 @@ class StackAttention {
 #pragma unroll
     for (int at = 0; at < HeadDim; at += line) asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from + at)));
   }
-  /// Waits for the row's own key, the `key`-th of the step.
-  __device__ __forceinline__ void add_own(Step& step, Unit const& unit, int key) const {
-    bfloat16 const* const own_key = projected(unit) + shape_.queries + unit.head * HeadDim;
-    bfloat16 const* const own_value = own_key + shape_.keys;
-    uint4 keys[Step::kChunks], values[Step::kHalves];
-    bool absent;
-    do {
-      absent = false;
-#pragma unroll
-      for (int c = 0; c < Step::kChunks; ++c) keys[c] = load_exchanged(own_key + t() * 8 + c * 32);
-#pragma unroll
-      for (int h = 0; h < Step::kHalves; ++h) values[h] = load_exchanged(own_value + g() * 8 + h * 64);
-#pragma unroll
-      for (int c = 0; c < Step::kChunks; ++c) absent = absent || largest_word(keys[c]) == kAbsent;
-#pragma unroll
-      for (int h = 0; h < Step::kHalves; ++h) absent = absent || largest_word(values[h]) == kAbsent;
-    } while (__any_sync(kAllLanes, absent));
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-#pragma unroll
-      for (int c = 0; c < Step::kChunks; ++c) {
-        if (8 * n + g() == key) step.keys[n][c] = keys[c];
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-#pragma unroll
-      for (int h = 0; h < Step::kHalves; ++h) {
-        if (i / 2 * 8 + 2 * t() + i % 2 == key) step.values[i][h] = values[h];
-      }
-    }
-  }
-
   [[nodiscard]] __device__ __forceinline__ int place_at(Unit const& unit, int base) const {
     if (base < kStride && unit.index < tuning::Stack::kept_units) return block_.firsts()[unit.index * tuning::Stack::warps + warp_];
     return block_.place_of(block_.begins()[unit.row], base);
   }
 
-  /// The warp's share of units [first, end).
+  /// The warp's share of units [first, end). Nothing stays undefined on any way through the loop: a register that does is
+  /// taken from the kernel's begin to its end.
   __device__ __forceinline__ void attend(int first, int end) {
     Unit unit = find(first);
+    int base = first_base();
     Step step;
-    if (first_base() < unit.limit) request(step, unit, first_base());
+    Query query;
+    request(step, unit, base);
+    request(query, unit);
+    float top = -std::numeric_limits<float>::infinity(), total = 0.0F;
+    float sums[4 * Step::kHalves][4] = {};
+    bool waits = waits_for(unit);
 #pragma unroll 1
-    for (int i = first; i < end; ++i) {
-      Unit const next = i + 1 < end ? find(i + 1) : unit;
-      float top = -std::numeric_limits<float>::infinity(), total = 0.0F;
-      float sums[8 * Step::kHalves][4] = {};
-      uint4 query[Step::kChunks];
-      bool waits = first_base() < unit.limit || warp_ == 0;  // somebody waits also in a row without keys
-      int base = first_base();
-#pragma unroll 1
-      do {
-        Step ahead;
-        int const further = base + kStride;
-        if (further < unit.limit) {
-          request(ahead, unit, further);
-        } else if (i + 1 < end && first_base() < next.limit) {
-          request(ahead, next, first_base());
-        }
-        if (waits) wait_for_query(unit, query);
-        if (waits && unit.own < 0 && warp_ == 0) wait_for_unread_key(unit);
-        waits = false;
-        if (base < unit.limit) {
-          if (static_cast<unsigned>(unit.own - base) < tuning::Stack::step_keys) add_own(step, unit, unit.own - base);
-          use(step, base, unit.limit, query, top, total, sums);
-        }
-        step = ahead;
-        base = further;
-      } while (base < unit.limit);
-      total = __fadd_rn(total, __shfl_xor_sync(kAllLanes, total, 1));
-      total = __fadd_rn(total, __shfl_xor_sync(kAllLanes, total, 2));
-      give(i - first, top, total, sums);
+    while (true) {
+      bool const ends = base + kStride >= unit.limit, more = unit.index + 1 < end;
+      Unit next = unit;
+      int next_base = base + kStride;
+      Query next_query = query;
+      if (ends && more) {
+        next = find(unit.index + 1);
+        next_base = first_base();
+        request(next_query, next);
+      }
+      Step ahead;
+      request(ahead, next, next_base);
+      if (waits || has_own(unit, base)) wait_for(query, step, unit, base);
+      if (base < unit.limit) use(step, base, unit.limit, query.words, top, total, sums);
+      waits = false;
+      if (ends) {
+        total = __fadd_rn(total, __shfl_xor_sync(kAllLanes, total, 1));
+        total = __fadd_rn(total, __shfl_xor_sync(kAllLanes, total, 2));
+        give(unit.index - first, top, total, sums);
+        if (!more) break;
+        top = -std::numeric_limits<float>::infinity();
+        total = 0.0F;
+#pragma unroll
+        for (auto& sum : sums) sum[0] = sum[1] = sum[2] = sum[3] = 0.0F;
+        waits = waits_for(next);
+        query = next_query;
+      }
       unit = next;
+      base = next_base;
+      step = ahead;
     }
   }
 
-  __device__ __forceinline__ void wait_for_query(Unit const& unit, uint4 (&query)[Step::kChunks]) const {
-    bool const mine = g() < shape_.group();
-    bfloat16 const* const from = projected(unit) + Index{unit.head * shape_.group() + (mine ? g() : 0)} * HeadDim + t() * 8;
-    bool absent;
-    do {
-      absent = false;
+  /// Whether the warp waits for a row's queries: somebody does also for a row without keys.
+  [[nodiscard]] __device__ __forceinline__ bool waits_for(Unit const& unit) const { return first_base() < unit.limit || warp_ == 0; }
+  /// Starts reading them.
+  __device__ __forceinline__ void request(Query& query, Unit const& unit) const {
+    int const head = min(g(), shape_.group() - 1);
+    bfloat16 const* const from = projected(unit, (unit.head * shape_.group() + head) * HeadDim) + t() * 8;
 #pragma unroll
-      for (int c = 0; c < Step::kChunks; ++c) query[c] = load_exchanged(from + c * 32);
+    for (int c = 0; c < Step::kChunks; ++c) query.words[c] = load_exchanged(from + ExchangedRows::column(c * 32));
+  }
+  [[nodiscard]] static __device__ __forceinline__ bool absent(Query const& query) {
+    std::uint32_t most = 0;
 #pragma unroll
-      for (int c = 0; c < Step::kChunks; ++c) absent = absent || largest_word(query[c]) == kAbsent;
-    } while (__any_sync(kAllLanes, absent));
-    if (mine) return;
-#pragma unroll
-    for (int c = 0; c < Step::kChunks; ++c) query[c] = make_uint4(0U, 0U, 0U, 0U);
+    for (int c = 0; c < Step::kChunks; ++c) most = max(most, largest_word(query.words[c]));
+    return most == kAbsent;
+  }
+  /// Waits for the queries of a unit, and for the row's own key in the step that has it.
+  __device__ __forceinline__ void wait_for(Query& query, Step& step, Unit const& unit, int base) const {
+    bool const own = has_own(unit, base);
+    while (__any_sync(kAllLanes, absent(query) || (own && absent_own(step, unit.own - base)))) {
+      request(query, unit);
+      if (own) request_own(step, unit, unit.own - base);
+    }
+    if (unit.own < 0 && warp_ == 0) wait_for_unread_key(unit);
   }
   /// A key that nobody reads is waited for all the same: its block must not fall behind.
   __device__ __forceinline__ void wait_for_unread_key(Unit const& unit) const {
-    bfloat16 const* const own_key = projected(unit) + shape_.queries + unit.head * HeadDim + StackBlock::lane() * (HeadDim / 32);
-    while (__any_sync(kAllLanes, max(load_exchanged_pair(own_key), load_exchanged_pair(own_key + shape_.keys)) == kAbsent)) {
+    int const column = ExchangedRows::column(StackBlock::lane() * (HeadDim / 32));
+    bfloat16 const* const own_key = projected(unit, shape_.queries + unit.head * HeadDim) + column;
+    bfloat16 const* const own_value = projected(unit, shape_.queries + shape_.keys + unit.head * HeadDim) + column;
+    while (__any_sync(kAllLanes, max(load_exchanged_pair(own_key), load_exchanged_pair(own_value)) == kAbsent)) {
     }
   }
 
   __device__ __forceinline__ void use(Step const& step, int base, int limit, uint4 const (&query)[Step::kChunks], float& top, float& total,
-                                      float (&sums)[8 * Step::kHalves][4]) const {
+                                      float (&sums)[4 * Step::kHalves][4]) const {
     float scores[2][4] = {};
 #pragma unroll
     for (int c = 0; c < Step::kChunks; ++c) {
@@ -262,8 +299,12 @@ class StackAttention {
     float const factor = exp2_fast(__fsub_rn(top, highest));
     top = highest;
     total = __fmul_rn(total, factor);
+    float const factors[2] = {__shfl_sync(kAllLanes, factor, 8 * t()), __shfl_sync(kAllLanes, factor, 8 * t() + 4)};
 #pragma unroll
-    for (auto& sum : sums) sum[0] = __fmul_rn(sum[0], factor), sum[1] = __fmul_rn(sum[1], factor);
+    for (auto& sum : sums) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sum[e] = __fmul_rn(sum[e], factors[e % 2]);
+    }
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
@@ -272,18 +313,19 @@ class StackAttention {
         total = __fadd_rn(total, scores[n][e]);
       }
     }
-    std::uint32_t const weights[4] = {pack_bfloat16(scores[0][0], scores[0][1]), 0U, pack_bfloat16(scores[1][0], scores[1][1]), 0U};
+    std::uint32_t const near = pack_bfloat16(scores[0][0], scores[0][1]), far = pack_bfloat16(scores[1][0], scores[1][1]);
 #pragma unroll
     for (int h = 0; h < Step::kHalves; ++h) {
       std::uint32_t const words[4][4] = {{step.values[0][h].x, step.values[0][h].y, step.values[0][h].z, step.values[0][h].w},
                                          {step.values[1][h].x, step.values[1][h].y, step.values[1][h].z, step.values[1][h].w},
                                          {step.values[2][h].x, step.values[2][h].y, step.values[2][h].z, step.values[2][h].w},
                                          {step.values[3][h].x, step.values[3][h].y, step.values[3][h].z, step.values[3][h].w}};
+      constexpr unsigned low = 0x5410U, high = 0x7632U;
 #pragma unroll
-      for (int d = 0; d < 8; ++d) {
-        unsigned const halves = d % 2 == 0 ? 0x5410U : 0x7632U;
-        sm80::multiply_add(sums[8 * h + d], weights, __byte_perm(words[0][d / 2], words[1][d / 2], halves),
-                           __byte_perm(words[2][d / 2], words[3][d / 2], halves));
+      for (int d = 0; d < 4; ++d) {
+        std::uint32_t const columns[4] = {__byte_perm(words[0][d], words[1][d], low), __byte_perm(words[0][d], words[1][d], high),
+                                          __byte_perm(words[2][d], words[3][d], low), __byte_perm(words[2][d], words[3][d], high)};
+        sm80::multiply_add(sums[4 * h + d], columns, near, far);
       }
     }
   }
@@ -295,16 +337,17 @@ class StackAttention {
   [[nodiscard]] __device__ __forceinline__ float2* state_of(int place, int warp, int head) const {
     return reinterpret_cast<float2*>(sums_of(place, tuning::Stack::warps, 0)) + warp * shape_.group() + head;
   }
-  __device__ __forceinline__ void give(int place, float top, float total, float const (&sums)[8 * Step::kHalves][4]) const {
-    if (g() >= shape_.group()) return;
-    if (t() == 0) *state_of(place, warp_, g()) = make_float2(top, total);
+  __device__ __forceinline__ void give(int place, float top, float total, float const (&sums)[4 * Step::kHalves][4]) const {
+    if (t() == 0 && g() < shape_.group()) *state_of(place, warp_, g()) = make_float2(top, total);
 #pragma unroll
-    for (int h = 0; h < Step::kHalves; ++h) {
-      auto* const to = reinterpret_cast<float4*>(sums_of(place, warp_, g()) + h * 64 + t() * 16);
+    for (int e = 0; e < 2; ++e) {
+      int const head = 2 * t() + e;
+      if (head >= shape_.group()) break;
 #pragma unroll
-      for (int q = 0; q < 4; ++q) {
-        int const d = 8 * h + q % 2 * 4, e = q / 2;
-        to[q] = make_float4(sums[d][e], sums[d + 1][e], sums[d + 2][e], sums[d + 3][e]);
+      for (int h = 0; h < Step::kHalves; ++h) {
+        auto* const to = reinterpret_cast<float4*>(sums_of(place, warp_, head) + h * 64 + g() * 8);
+        to[0] = make_float4(sums[4 * h][e], sums[4 * h][2 + e], sums[4 * h + 1][e], sums[4 * h + 1][2 + e]);
+        to[1] = make_float4(sums[4 * h + 2][e], sums[4 * h + 2][2 + e], sums[4 * h + 3][e], sums[4 * h + 3][2 + e]);
       }
     }
   }
@@ -337,10 +380,9 @@ class StackAttention {
       }
       float const mean = total > 0.0F ? __fdividef(1.0F, total) : 0.0F;
       Unit const unit = find(first + place);
-      int const at = block_.plan.offsets[Buffers::Attended] + unit.row * shape_.queries + (unit.head * heads + head) * HeadDim + column;
-      store_exchanged(block_.exchange.at(block_.slot + at),
-                      pack_bfloat16(__fmul_rn(sum.x, mean), __fmul_rn(sum.y, mean)));
-      store_exchanged(block_.exchange.at(block_.last_slot + at), kAbsent);
+      int const to = (unit.head * heads + head) * HeadDim + column;
+      store_exchanged(buffer(block_.slot, Buffers::Attended).at(unit.row, to), pack_bfloat16(__fmul_rn(sum.x, mean), __fmul_rn(sum.y, mean)));
+      store_exchanged(buffer(block_.last_slot, Buffers::Attended).at(unit.row, to), kAbsent);
     }
   }
 

@@ -110,12 +110,12 @@ class StackBlock {
   __device__ __forceinline__ void bring_input() const {
     constexpr unsigned pack = 8, threads = kThreads;
     auto const packs = static_cast<unsigned>(plan.shape.hidden) / pack, all = static_cast<unsigned>(rows) * packs;
-    bfloat16* const input = exchange.at(plan.offsets[tuning::StackBuffers::Input]);
+    ExchangedRows const input = exchange.buffer(0, plan.offsets[tuning::StackBuffers::Input], plan.shape.hidden);
 #pragma unroll 1
     for (unsigned i = blockIdx.x * threads + threadIdx.x; i < all; i += gridDim.x * threads) {
       auto const row = static_cast<int>(i / packs), column = static_cast<int>(i % packs * pack);
       Row const source = arguments.sources == nullptr ? row : arguments.sources[row];
-      store_exchanged(input + row * plan.shape.hidden + column, *reinterpret_cast<uint4 const*>(arguments.x.row(source) + column));
+      store_exchanged(input.at(row, column), *reinterpret_cast<uint4 const*>(arguments.x.row(source) + column));
     }
   }
 

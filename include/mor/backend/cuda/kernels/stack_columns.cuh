@@ -28,12 +28,6 @@ struct StackPart {
         count((warp + 1) * slab.count / tuning::Stack::warps - begin) {}
 };
 
-/// Rows that a product multiplies; they may still be on their way.
-struct StackSource {
-  bfloat16 const* data;
-  int stride;
-};
-
 /// The part of a slab's columns that a warp holds of all rows, as fragments of the tensor cores.
 template <int RowTiles>
 class StackColumns {
@@ -42,15 +36,27 @@ class StackColumns {
 
   /// Starts reading `count` chunks from chunk `first` on. Of 8 rows of which some do not exist, those repeat the last one; the
   /// rest is zeros.
-  __device__ __forceinline__ void request(StackSource const& from, int first, int count, int rows, int lane) {
-    bfloat16 const* const at = from.data + first * tuning::Stack::chunk + lane % 4 * 8;
+  __device__ __forceinline__ void request(ExchangedRows const& from, int first, int count, int rows, int lane) {
+    int const at = ExchangedRows::column(first * tuning::Stack::chunk) + lane % 4 * 8;
 #pragma unroll
     for (int j = 0; j < RowTiles; ++j) {
-      bfloat16 const* const row = at + min(8 * j + lane / 4, rows - 1) * from.stride;
+      bfloat16 const* const row = from.row(min(8 * j + lane / 4, rows - 1)) + at;
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
         words[c][j] = make_uint4(0U, 0U, 0U, 0U);
-        if (c < count && 8 * j < rows) words[c][j] = load_exchanged(row + c * tuning::Stack::chunk);
+        if (c < count && 8 * j < rows) words[c][j] = load_exchanged(row + ExchangedRows::column(c * tuning::Stack::chunk));
+      }
+    }
+  }
+  /// Starts reading again what was not there yet.
+  __device__ __forceinline__ void request_absent(ExchangedRows const& from, int first, int rows, int lane) {
+    int const at = ExchangedRows::column(first * tuning::Stack::chunk) + lane % 4 * 8;
+#pragma unroll
+    for (int j = 0; j < RowTiles; ++j) {
+      bfloat16 const* const row = from.row(min(8 * j + lane / 4, rows - 1)) + at;
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        if (largest_word(words[c][j]) == kAbsent) words[c][j] = load_exchanged(row + ExchangedRows::column(c * tuning::Stack::chunk));
       }
     }
   }

@@ -57,14 +57,30 @@ __device__ __forceinline__ void store_exchanged(bfloat16* to, uint4 pairs) {
   return max(max(words.x, words.y), max(words.z, words.w));
 }
 
+/// A buffer of rows that blocks exchange. Rows lie in pairs, 64 bytes of one beside 64 of the other: lanes that read at once
+/// look at two rows, and so at whole lines, which come faster than halves of twice as many.
+struct ExchangedRows {
+  bfloat16* data;
+  int width;  ///< elements of a row
+
+  /// The row's element of column 0; `column` elements further lies another one.
+  [[nodiscard]] __device__ __forceinline__ bfloat16* row(int row) const {
+    return data + (row & ~1) * width + (row & 1) * tuning::Stack::chunk;
+  }
+  [[nodiscard]] static __device__ __forceinline__ int column(int column) { return column + (column & ~(tuning::Stack::chunk - 1)); }
+  [[nodiscard]] __device__ __forceinline__ bfloat16* at(int row, int column) const { return this->row(row) + this->column(column); }
+};
+
 /// The half that a launch uses.
 class StackExchange {
  public:
   __device__ __forceinline__ StackExchange(tuning::StackPlan const& plan, bfloat16* memory, int half)
       : plan_(plan), half_(memory + half * plan.half_elements()) {}
 
-  /// An element of the half.
-  [[nodiscard]] __device__ __forceinline__ bfloat16* at(int element) const { return half_ + element; }
+  /// The buffer that begins at element `element` of a slot.
+  [[nodiscard]] __device__ __forceinline__ ExchangedRows buffer(int slot, int element, int width) const {
+    return {half_ + slot + element, width};
+  }
   /// Parts of a layer's keys that have been written, counted from -1.
   [[nodiscard]] __device__ __forceinline__ Row* count(int layer) const {
     return reinterpret_cast<Row*>(half_ + tuning::Stack::slots * plan_.slot_elements) + layer;
@@ -76,8 +92,8 @@ class StackExchange {
 #pragma unroll 1
     for (int i = 0; i < tuning::Stack::slots * tuning::StackBuffers::Buffers; ++i) {
       int const slot = i / tuning::StackBuffers::Buffers, buffer = i % tuning::StackBuffers::Buffers;
-      auto* const to = reinterpret_cast<uint4*>(at(slot * plan_.slot_elements + plan_.offsets[static_cast<std::size_t>(buffer)]));
-      auto const packs = static_cast<unsigned>(rows * plan_.widths[static_cast<std::size_t>(buffer)] / pack);
+      auto* const to = reinterpret_cast<uint4*>(half_ + slot * plan_.slot_elements + plan_.offsets[static_cast<std::size_t>(buffer)]);
+      auto const packs = static_cast<unsigned>((rows + rows % 2) * plan_.widths[static_cast<std::size_t>(buffer)] / pack);
 #pragma unroll 1
       for (unsigned p = thread; p < packs; p += threads) to[p] = make_uint4(kAbsent, kAbsent, kAbsent, kAbsent);
     }

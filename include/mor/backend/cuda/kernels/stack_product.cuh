@@ -34,9 +34,9 @@ class StackMultiplication {
   /// row, and that row's square.
   struct Fragment {
     bool any = false;
-    int slot, tile, row_tile;  ///< `slot`: the tile's number among those of the block
-    float low, high, square;
-    std::uint32_t residual;
+    int slot = 0, tile = 0, row_tile = 0;  ///< `slot`: the tile's number among those of the block
+    float low = 0.0F, high = 0.0F, square = 0.0F;
+    std::uint32_t residual = 0;
   };
 
  public:
@@ -49,7 +49,7 @@ class StackMultiplication {
       if (Which == Plan::Project) block_.wait_for_fence();
       return;
     }
-    StackSource const from = source(recipe_);
+    ExchangedRows const from = source(recipe_);
     [[maybe_unused]] Columns columns;
     if constexpr (kOneSlab) bring_all(from, columns);
     if (Which == Plan::Project) block_.wait_for_fence();
@@ -90,21 +90,21 @@ class StackMultiplication {
   /// The warp's 8 rows of the tiles from `slot` on that meet together.
   [[nodiscard]] __device__ __forceinline__ Fragment fragment_of(int slot) const {
     int const own = slot + warp_ / RowTiles, row_tile = warp_ % RowTiles, tile = tile_of(own);
-    return {warp_ / RowTiles < kTiles && tile < recipe_.tiles && 8 * row_tile < rows_, own, tile, row_tile, 0.0F, 0.0F, 0.0F, 0U};
+    return {warp_ / RowTiles < kTiles && tile < recipe_.tiles && 8 * row_tile < rows_, own, tile, row_tile};
   }
   [[nodiscard]] __device__ __forceinline__ tuning::StackSlab slab(int s) const { return tuning::stack_slab(recipe_.chunks, s); }
   /// The rows of this layer that a product multiplies.
-  [[nodiscard]] __device__ __forceinline__ StackSource source(tuning::StackRecipe const& of) const {
-    return {block_.exchange.at(block_.slot + of.source), of.stride};
+  [[nodiscard]] __device__ __forceinline__ ExchangedRows source(tuning::StackRecipe const& of) const {
+    return block_.exchange.buffer(block_.slot, of.source, of.stride);
   }
   /// The layer's input, or what the MLP gets.
-  [[nodiscard]] __device__ __forceinline__ StackSource residual_source() const {
+  [[nodiscard]] __device__ __forceinline__ ExchangedRows residual_source() const {
     return source(block_.recipes()[Which == Plan::Output ? Plan::Project : Plan::GateUp]);
   }
 
   /// Waits until a little of what a product needs is there, so that asking for all is worth it: when many ask again and again
   /// for the same lines, these answer slowly. So with few rows one warp waits for all, and pairs look at different places.
-  __device__ __forceinline__ void wait_for_some(StackSource const& from, StackPart const& part) const {
+  __device__ __forceinline__ void wait_for_some(ExchangedRows const& from, StackPart const& part) const {
     if (RowTiles > 2) {
       if (part.count > 0) wait_for_words(from, part.begin + part.count - 1, rows_ - 1);
     } else {
@@ -113,23 +113,26 @@ class StackMultiplication {
       block_.meet();
     }
   }
-  __device__ __forceinline__ void wait_for_words(StackSource const& from, int chunk, int row) const {
-    bfloat16 const* const at = from.data + row * from.stride + (recipe_.begin + chunk) * Stack::chunk + lane_ % 4 * 8;
+  __device__ __forceinline__ void wait_for_words(ExchangedRows const& from, int chunk, int row) const {
+    bfloat16 const* const at = from.at(row, (recipe_.begin + chunk) * Stack::chunk) + lane_ % 4 * 8;
     while (__any_sync(kAllLanes, largest_word(load_exchanged(at)) == kAbsent)) __nanosleep(Stack::pause);
   }
-  __device__ __forceinline__ void request(StackSource const& from, int s, Columns& columns) const {
+  __device__ __forceinline__ void request(ExchangedRows const& from, int s, Columns& columns) const {
     tuning::StackSlab const slab = this->slab(s);
     StackPart const part(slab, warp_);
     columns.request(from, recipe_.begin + slab.begin + part.begin, part.count, rows_, lane_);
   }
-  /// Waits for a slab's columns.
-  __device__ __forceinline__ void bring(StackSource const& from, int s, Columns& columns) const {
-    do {
-      request(from, s, columns);
-    } while (columns.absent());
+  /// Waits for a slab's columns that have been asked for.
+  __device__ __forceinline__ void wait_for(ExchangedRows const& from, int s, Columns& columns) const {
+    tuning::StackSlab const slab = this->slab(s);
+    while (columns.absent()) columns.request_absent(from, recipe_.begin + slab.begin + StackPart(slab, warp_).begin, rows_, lane_);
+  }
+  __device__ __forceinline__ void bring(ExchangedRows const& from, int s, Columns& columns) const {
+    request(from, s, columns);
+    wait_for(from, s, columns);
   }
   /// All columns of a product of one slab, normed where the product says so.
-  __device__ __forceinline__ void bring_all(StackSource const& from, Columns& columns) const {
+  __device__ __forceinline__ void bring_all(ExchangedRows const& from, Columns& columns) const {
     StackPart const part(slab(0), warp_);
     if constexpr (kNormed) {
       bfloat16 const* const weights = block_.vectors()[block_.layer].norms[Which / Plan::GateUp];
@@ -157,7 +160,7 @@ class StackMultiplication {
     block_.ring.advance();
   }
   /// All slabs of a tile.
-  __device__ __forceinline__ void multiply_slabs(StackSource const& from, float (&sums)[RowTiles][4]) {
+  __device__ __forceinline__ void multiply_slabs(ExchangedRows const& from, float (&sums)[RowTiles][4]) {
     int const slabs = (recipe_.chunks + Stack::slab_chunks - 1) / Stack::slab_chunks;
     Columns columns;
     if constexpr (kAhead) {
@@ -177,10 +180,10 @@ class StackMultiplication {
     }
   }
   /// Asks for the columns of the next slab before it uses those that it has asked for.
-  __device__ __forceinline__ void multiply_slab(StackSource const& from, int s, int slabs, Columns& now, Columns& next,
+  __device__ __forceinline__ void multiply_slab(ExchangedRows const& from, int s, int slabs, Columns& now, Columns& next,
                                                 float (&sums)[RowTiles][4]) {
     if (s + 1 < slabs) request(from, s + 1, next);
-    while (now.absent()) request(from, s, now);
+    wait_for(from, s, now);
     multiply(StackPart(slab(s), warp_), now, sums);
   }
 
@@ -246,9 +249,9 @@ class StackMultiplication {
   }
 
   [[nodiscard]] __device__ __forceinline__ std::uint32_t request_residual(Fragment const& fragment) const {
-    StackSource const from = residual_source();
+    ExchangedRows const from = residual_source();
     StackTile const at(block_.arguments, Which, fragment.tile);
-    return load_exchanged_pair(from.data + min(finished_row(fragment), rows_ - 1) * from.stride + finished_column(at));
+    return load_exchanged_pair(from.at(min(finished_row(fragment), rows_ - 1), finished_column(at)));
   }
 
   __device__ __forceinline__ void finish(Fragment& fragment) const {
@@ -297,9 +300,9 @@ class StackMultiplication {
       if (arguments.kept.data != nullptr) *reinterpret_cast<std::uint32_t*>(arguments.kept.row(block_.targets()[row]) + column) = pair;
       return;
     }
-    int const place = recipe_.result + row * recipe_.width + column;
-    store_exchanged(block_.exchange.at((down ? block_.next_slot : block_.slot) + place), pair);
-    store_exchanged(block_.exchange.at((down ? block_.slot : block_.last_slot) + place), kAbsent);
+    auto const in = [&](int slot) { return block_.exchange.buffer(slot, recipe_.result, recipe_.width).at(row, column); };
+    store_exchanged(in(down ? block_.next_slot : block_.slot), pair);
+    store_exchanged(in(down ? block_.slot : block_.last_slot), kAbsent);
   }
 
   /// Queries and keys are turned to their positions.
