@@ -4,6 +4,7 @@
 /// the operations copy, fill and add, each with optional lists of rows to read from or write to.
 #pragma once
 
+#include "mor/backend/cuda/kernels/listed_row.cuh"
 #include "mor/backend/cuda/kernels/pack.cuh"
 #include "mor/backend/cuda/tuning/pointwise.hpp"
 #include "mor/core/types.hpp"
@@ -192,11 +193,6 @@ __global__ void __launch_bounds__(tuning::kMapThreads) map_kernel(Operation oper
     auto const place = operation.find(0, grid.packs * Width + threadIdx.x);
     operation.template store<1>(place, operation.template load<1>(place));
   }
-}
-
-/// The i-th row of a list; no list means all rows in order.
-__device__ __forceinline__ Index listed_row(Row const* list, Index i) {
-  return list == nullptr ? i : Index{list[i]};
 }
 
 /// The i-th factor; no list means all ones.

@@ -8,6 +8,7 @@
 #include "mor/backend/cuda/kernels/copy_ring.cuh"
 #include "mor/backend/cuda/kernels/few_rows_input.cuh"
 #include "mor/backend/cuda/kernels/few_rows_weights.cuh"
+#include "mor/backend/cuda/kernels/listed_row.cuh"
 #include "mor/backend/cuda/kernels/reduce.cuh"
 #include "mor/backend/cuda/kernels/tma.cuh"
 #include "mor/backend/cuda/kernels/wgmma.cuh"
@@ -91,7 +92,7 @@ __device__ __forceinline__ void norm_head_rows(HeadProductArguments const& argum
   int const valid = static_cast<int>(arguments.x.cols) / unit, units = arguments.plan.boxes * box_units;
   auto* const factors = reinterpret_cast<float*>(shared + arguments.plan.factors_at);
   for (int row = warp; row < rows; row += warps) {
-    bfloat16 const* const from = arguments.x.row(arguments.sources == nullptr ? row : arguments.sources[row]);
+    bfloat16 const* const from = arguments.x.row(listed_row(arguments.sources, row));
     float squares = 0.0F;
     for (int first = lane; first < units; first += batch * kWarpSize) {
       uint4 values[batch], norms[batch];

@@ -381,7 +381,8 @@ class StackAttention {
       float const mean = total > 0.0F ? __fdividef(1.0F, total) : 0.0F;
       Unit const unit = find(first + place);
       int const to = (unit.head * heads + head) * HeadDim + column;
-      store_exchanged(buffer(block_.slot, Buffers::Attended).at(unit.row, to), pack_bfloat16(__fmul_rn(sum.x, mean), __fmul_rn(sum.y, mean)));
+      std::uint32_t const pair = pack_bfloat16(__fmul_rn(sum.x, mean), __fmul_rn(sum.y, mean));
+      store_exchanged(buffer(block_.slot, Buffers::Attended).at(unit.row, to), pair);
       store_exchanged(buffer(block_.last_slot, Buffers::Attended).at(unit.row, to), kAbsent);
     }
   }

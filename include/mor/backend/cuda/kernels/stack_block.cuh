@@ -4,6 +4,7 @@
 #pragma once
 
 #include "mor/backend/cuda/kernels/key_place.cuh"
+#include "mor/backend/cuda/kernels/listed_row.cuh"
 #include "mor/backend/cuda/kernels/reduce.cuh"
 #include "mor/backend/cuda/kernels/rope.cuh"
 #include "mor/backend/cuda/kernels/stack_arguments.cuh"
@@ -114,8 +115,8 @@ class StackBlock {
 #pragma unroll 1
     for (unsigned i = blockIdx.x * threads + threadIdx.x; i < all; i += gridDim.x * threads) {
       auto const row = static_cast<int>(i / packs), column = static_cast<int>(i % packs * pack);
-      Row const source = arguments.sources == nullptr ? row : arguments.sources[row];
-      store_exchanged(input.at(row, column), *reinterpret_cast<uint4 const*>(arguments.x.row(source) + column));
+      bfloat16 const* const from = arguments.x.row(listed_row(arguments.sources, row)) + column;
+      store_exchanged(input.at(row, column), *reinterpret_cast<uint4 const*>(from));
     }
   }
 
@@ -159,7 +160,7 @@ class StackBlock {
     int const limit = arguments.write.limits[row];
     limits()[row] = arguments.read.limits[row];
     begins()[row] = arguments.read.begins[row];
-    targets()[row] = arguments.targets == nullptr ? row : arguments.targets[row];
+    targets()[row] = static_cast<int>(listed_row(arguments.targets, row));
     places()[row] = limit > 0 ? place_of(arguments.write.begins[row], limit - 1) : -1;
   }
   __device__ __forceinline__ void find_turns(int thread, int threads) const {
