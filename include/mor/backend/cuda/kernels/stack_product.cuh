@@ -103,13 +103,13 @@ class StackMultiplication {
   }
 
   /// Waits until a little of what a product needs is there, so that asking for all is worth it: when many ask again and again
-  /// for the same lines, these answer slowly. So with few rows one warp waits for all, and pairs look at different places.
+  /// for the same lines, these answer slowly. So nobody looks at more than one line, and with few rows one warp looks for all,
+  /// each pair at another place. A row in the middle comes as late as most.
   __device__ __forceinline__ void wait_for_some(ExchangedRows const& from, StackPart const& part) const {
     if (RowTiles > 2) {
-      if (part.count > 0) wait_for_words(from, part.begin + part.count - 1, rows_ - 1);
+      if (part.count > 0) wait_for_words(from, part.begin, rows_ / 2);
     } else {
-      int const pair = StackBlock::pair();
-      if (warp_ == 0) wait_for_words(from, pair % slab(0).count, pair % rows_);
+      if (warp_ == 0) wait_for_words(from, StackBlock::pair() % slab(0).count, rows_ / 2);
       block_.meet();
     }
   }
