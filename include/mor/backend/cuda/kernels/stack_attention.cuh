@@ -27,8 +27,13 @@ namespace mor::cuda {
 template <int HeadDim>
 struct StackStep {
   static constexpr int kChunks = HeadDim / 32, kHalves = HeadDim / 64;
-  uint4 keys[2][kChunks];    ///< key 8n + g
-  uint4 values[4][kHalves];  ///< keys 2t, 2t + 1, 8 + 2t, 9 + 2t
+  uint4 keys[2][kChunks];    ///< of `key_of`
+  uint4 values[4][kHalves];  ///< of `value_of`
+
+  /// The key of the step that keys[n] are of.
+  [[nodiscard]] static __device__ __forceinline__ int key_of(int n, int lane) { return 8 * n + lane / 4; }
+  /// The key of the step that values[i] are of.
+  [[nodiscard]] static __device__ __forceinline__ int value_of(int i, int lane) { return i / 2 * 8 + i % 2 + 2 * (lane % 4); }
 };
 
 /// The queries of a unit: lane g has some of head g.
@@ -123,7 +128,7 @@ class StackAttention {
 #pragma unroll
       for (int c = 0; c < Step::kChunks; ++c) {
         step.keys[n][c] = make_uint4(0U, 0U, 0U, 0U);
-        if (8 * n + g() < end) step.keys[n][c] = load_exchanged(keys + 8 * n * stride + c * 32);
+        if (Step::key_of(n, lane_) < end) step.keys[n][c] = load_exchanged(keys + 8 * n * stride + c * 32);
       }
     }
 #pragma unroll
@@ -132,7 +137,7 @@ class StackAttention {
 #pragma unroll
       for (int h = 0; h < Step::kHalves; ++h) {
         step.values[i][h] = make_uint4(0U, 0U, 0U, 0U);
-        if (key + 2 * t() < end) step.values[i][h] = load_exchanged(values + key * stride + h * 64);
+        if (Step::value_of(i, lane_) < end) step.values[i][h] = load_exchanged(values + key * stride + h * 64);
       }
     }
     if (has_own(unit, base)) request_own(step, unit, unit.own - base);
@@ -150,14 +155,14 @@ class StackAttention {
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
       for (int c = 0; c < Step::kChunks; ++c) {
-        if (8 * n + g() == key) step.keys[n][c] = load_exchanged(own_key + ExchangedRows::column(c * 32));
+        if (Step::key_of(n, lane_) == key) step.keys[n][c] = load_exchanged(own_key + ExchangedRows::column(c * 32));
       }
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
       for (int h = 0; h < Step::kHalves; ++h) {
-        if (i / 2 * 8 + 2 * t() + i % 2 == key) step.values[i][h] = load_exchanged(own_value + ExchangedRows::column(h * 64));
+        if (Step::value_of(i, lane_) == key) step.values[i][h] = load_exchanged(own_value + ExchangedRows::column(h * 64));
       }
     }
   }
@@ -167,13 +172,15 @@ class StackAttention {
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
-      for (int c = 0; c < Step::kChunks; ++c) absent = absent || (8 * n + g() == key && largest_word(step.keys[n][c]) == kAbsent);
+      for (int c = 0; c < Step::kChunks; ++c) {
+        absent = absent || (Step::key_of(n, lane_) == key && largest_word(step.keys[n][c]) == kAbsent);
+      }
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
       for (int h = 0; h < Step::kHalves; ++h) {
-        absent = absent || (i / 2 * 8 + 2 * t() + i % 2 == key && largest_word(step.values[i][h]) == kAbsent);
+        absent = absent || (Step::value_of(i, lane_) == key && largest_word(step.values[i][h]) == kAbsent);
       }
     }
     return absent;
