@@ -212,37 +212,41 @@ class StackAttention {
     float top = -std::numeric_limits<float>::infinity(), total = 0.0F;
     float sums[4 * Step::kHalves][4] = {};
     bool waits = waits_for(unit);
-#pragma unroll 1
-    while (true) {
+    Step other{};
+    Query other_query{};
+    // By turns: what is on its way is not copied, which would wait for it.
+    auto const take = [&](Step& now, Query& now_query, Step& ahead, Query& next_query) {
       bool const ends = base + kStride >= unit.limit, more = unit.index + 1 < end;
       Unit next = unit;
       int next_base = base + kStride;
-      Query next_query = query;
       if (ends && more) {
         next = find(unit.index + 1);
         next_base = first_base();
         request(next_query, next);
       }
-      Step ahead;
-      request(ahead, next, next_base);
-      if (waits || has_own(unit, base)) wait_for(query, step, unit, base);
-      if (base < unit.limit) use(step, base, unit.limit, query.words, top, total, sums);
+      if (!ends || more) request(ahead, next, next_base);
+      if (waits || has_own(unit, base)) wait_for(now_query, now, unit, base);
+      if (base < unit.limit) use(now, base, unit.limit, now_query.words, top, total, sums);
       waits = false;
       if (ends) {
         total = __fadd_rn(total, __shfl_xor_sync(kAllLanes, total, 1));
         total = __fadd_rn(total, __shfl_xor_sync(kAllLanes, total, 2));
         give(unit.index - first, top, total, sums);
-        if (!more) break;
+        if (!more) return false;
         top = -std::numeric_limits<float>::infinity();
         total = 0.0F;
 #pragma unroll
         for (auto& sum : sums) sum[0] = sum[1] = sum[2] = sum[3] = 0.0F;
         waits = waits_for(next);
-        query = next_query;
+      } else {
+        next_query = now_query;
       }
       unit = next;
       base = next_base;
-      step = ahead;
+      return true;
+    };
+#pragma unroll 1
+    while (take(step, query, other, other_query) && take(other, other_query, step, query)) {
     }
   }
 
