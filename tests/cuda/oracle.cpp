@@ -29,6 +29,9 @@ void Oracle::gather_rows(In x, Rows rows, Out out) {
 void Oracle::scatter_rows(In x, Rows rows, Out out) {
   backend_->scatter_rows(x, rows, out);
 }
+void Oracle::move_rows(In x, Rows from, Rows to, Out out) {
+  backend_->move_rows(x, from, to, out);
+}
 void Oracle::scatter_add_rows(In x, Rows rows, Out out) {
   backend_->scatter_add_rows(x, rows, out);
 }

@@ -37,6 +37,7 @@ class Oracle {
   void embed_backward(std::span<Token const> tokens, In d_out, Out d_table);
   void gather_rows(In x, Rows rows, Out out);
   void scatter_rows(In x, Rows rows, Out out);
+  void move_rows(In x, Rows from, Rows to, Out out);
   void scatter_add_rows(In x, Rows rows, Out out);
   void zero_rows(Rows rows, Out out);
   void gather_values(Values x, Rows rows, Results out);

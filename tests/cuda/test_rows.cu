@@ -73,14 +73,20 @@ void check_moves(Case<T>& c) {
   auto const rows = c.device_rows.read();
   test::Oracle oracle;
   View<double const> const x(c.x.data(), c.all, c.cols), y(c.y.data(), c.kept, c.cols);
-  auto gathered = c.y, scattered = c.x, added = c.x, zeroed = c.x;
+  std::vector<Row> const from(c.rows.rbegin(), c.rows.rend());
+  test::DeviceRows const device_from(c.device, from);
+  auto const before = test::random_values<T>(c.all * c.cols, 7);
+  auto gathered = c.y, scattered = c.x, moved = before, added = c.x, zeroed = c.x;
   oracle.gather_rows(x, c.rows, {gathered.data(), c.kept, c.cols});
   oracle.scatter_rows(y, c.rows, {scattered.data(), c.all, c.cols});
+  oracle.move_rows(x, from, c.rows, {moved.data(), c.all, c.cols});
   oracle.scatter_add_rows(y, c.rows, {added.data(), c.all, c.cols});
   oracle.zero_rows(c.rows, {zeroed.data(), c.all, c.cols});
   c.check(c.kept, {}, gathered, 0.0, [&](View<T> out) { cuda::gather_rows<T>(context, c.device_x.read(), rows, out); });
   c.check(c.all, c.x, scattered, 0.0,
           [&](View<T> out) { cuda::scatter_rows<T>(context, c.device_y.read(), rows, out); });
+  c.check(c.all, before, moved, 0.0,
+          [&](View<T> out) { cuda::move_rows<T>(context, c.device_x.read(), device_from.read(), rows, out); });
   c.check(c.all, c.x, test::rounded<T>(added), 0.0,
           [&](View<T> out) { cuda::scatter_add_rows<T>(context, c.device_y.read(), rows, out); });
   c.check(c.all, c.x, zeroed, 0.0, [&](View<T> out) { cuda::zero_rows<T>(context, rows, out); });

@@ -42,7 +42,8 @@ struct Sides {
     REQUIRE(rows.same());
     REQUIRE(words.same());
   }
-  void finish(test::ListPair& rows) {
+  /// @param scored  false: no scores
+  void finish(test::ListPair& rows, bool scored) {
     std::vector<float> scores;
     for (Row const cell : rows.host.lists[0]) {
       bool const real = scores.size() < static_cast<std::size_t>(rows.host.count[0]);
@@ -54,8 +55,9 @@ struct Sides {
     }
     std::vector<double> const values(scores.begin(), scores.end());
     test::DeviceMatrix<float> const device_scores(device, static_cast<Index>(scores.size()), 1, values);
-    host::finish_recursion(host(), rows.host.rows(), std::span<float const>(scores), host_report());
-    cuda::finish_recursion<Arch>(device.context(), on_device(), rows.device.rows(), device_scores.span(),
+    std::span<float const> const on_host(scores), there = device_scores.span();
+    host::finish_recursion(host(), rows.host.rows(), scored ? on_host : on_host.first(0), host_report());
+    cuda::finish_recursion<Arch>(device.context(), on_device(), rows.device.rows(), scored ? there : there.first(0),
                                  device_report());
     REQUIRE(words.same());
     REQUIRE(report.same());
@@ -110,7 +112,7 @@ void check_ticks(test::Device& device, ServingShape const& shape, test::Cells ce
         entering(device, room / 2, every_list ? test::kAllLists : test::kEnteringLists);
     test::SampledPair sampled(device, sampled_room);
     sides.start(tick == 1, recursion);
-    sides.finish(recursion);
+    sides.finish(recursion, tick != 1);
     sides.collect(finished, sampled);
     sides.commit(finished, sampled);
     sides.enter(entering);
@@ -194,7 +196,7 @@ TEST_CASE("a run of one slot's rows is counted across warps, steps and rounds", 
       sides.start(false, rows);
       Row const last = rows.host.count[0] - 1;  // the rank of the last row: all rows but the first are slot 1's
       REQUIRE(rows.device.lists[4].values()[static_cast<std::size_t>(last)] == t.at(t.length(1, 1)) + last);
-      sides.finish(rows);
+      sides.finish(rows, true);
     }
   }
 }

@@ -22,7 +22,7 @@ std::vector<Row> some_rows(Row count) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("rows are gathered, scattered, added and zeroed, and no others touched", "", float, double) {
+TEMPLATE_TEST_CASE("rows are gathered, scattered, moved, added and zeroed, and no others touched", "", float, double) {
   host::Backend<TestType> backend(2);
   for (auto const& [count, cols] : {std::pair<Row, Index>{0, 4}, {1, 1}, {40, 7}, {900, 70}}) {
     CAPTURE(count, cols);
@@ -32,22 +32,27 @@ TEMPLATE_TEST_CASE("rows are gathered, scattered, added and zeroed, and no other
 
     auto out = Matrix<TestType>::poisoned(kept, cols);
     backend.gather_rows(x.read(), rows, out.view());
-    auto scattered = x, added = x, zeroed = x;
+    auto scattered = x, moved = x, added = x, zeroed = x;
     backend.scatter_rows(y.read(), rows, scattered.view());
+    std::vector<Row> const from(rows.rbegin(), rows.rend());
+    auto const other = Matrix<TestType>::random(count, cols, 3);
+    backend.move_rows(other.read(), from, rows, moved.view());
     backend.scatter_add_rows(y.read(), rows, added.view());
     backend.zero_rows(rows, zeroed.view());
-    auto expected_scattered = x, expected_added = x, expected_zeroed = x;
+    auto expected_scattered = x, expected_moved = x, expected_added = x, expected_zeroed = x;
     for (Index i = 0; i < kept; ++i) {
       Index const row = rows[static_cast<std::size_t>(i)];
       for (Index j = 0; j < cols; ++j) {
         REQUIRE(out(i, j) == x(row, j));
         expected_scattered(row, j) = y(i, j);
+        expected_moved(row, j) = other(from[static_cast<std::size_t>(i)], j);
         expected_added(row, j) = x(row, j) + y(i, j);
         expected_zeroed(row, j) = TestType(0);
       }
     }
-    REQUIRE((out.intact() && scattered.intact() && added.intact() && zeroed.intact()));
+    REQUIRE((out.intact() && scattered.intact() && moved.intact() && added.intact() && zeroed.intact()));
     REQUIRE(scattered.values() == expected_scattered.values());
+    REQUIRE(moved.values() == expected_moved.values());
     REQUIRE(added.values() == expected_added.values());
     REQUIRE(zeroed.values() == expected_zeroed.values());
   }

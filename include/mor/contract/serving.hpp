@@ -30,7 +30,8 @@ concept ServingLayers = requires(detail::VerbArguments<B> a, B& b) {
   b.project_keys(a.x, a.vector, 1e-5, a.x, a.rows, Index{64}, 10000.0, a.keys, a.out, a.out, a.out);
 };
 
-/// scatter_values(values, rows, out): out[rows[i]] = values[i]. fill_values(value, out).
+/// move_rows(x, from, to, out): out[to[i]] = x[from[i]]. scatter_values(values, rows, out): out[rows[i]] = values[i].
+/// fill_values(value, out).
 /// pick_columns(x [N, C], columns, shift, out): out[i] = x[i, min(columns[i] + shift, C - 1)].
 /// limit_choice(probabilities [N, Nr], least, most, choice, gate): choice[i] becomes the nearest depth that has least[i] to
 /// most[i] recursions (choice counts from 0), and gate[i] its probability.
@@ -38,6 +39,7 @@ concept ServingLayers = requires(detail::VerbArguments<B> a, B& b) {
 /// the row's own step depths[i]; scores[i] = 1 where the token goes on after it, -infinity where it finishes.
 template <class B>
 concept ServingRouting = requires(detail::VerbArguments<B> a, B& b) {
+  b.move_rows(a.x, a.rows, a.rows, a.out);
   b.scatter_values(a.reals, a.rows, a.reals_out);
   b.fill_values(0.0, a.reals_out);
   b.pick_columns(a.real_in, a.rows, Index{1}, a.reals_out);
@@ -56,7 +58,7 @@ struct ReplayedWork {
 /// start_recursion(tables, one_depth, rows): lists the cells that are Ready; with `one_depth` those of the depth that
 /// `math::depth_of_launch` names. Every list must hold all cells that qualify, but those noted below.
 /// finish_recursion(tables, rows, scores, report): after the block: lengths grow by the keys written, depths by 1; who goes
-/// on (`math::goes_on`) is Ready, the others are Finished.
+/// on (`math::goes_on`) is Ready, the others are Finished. No scores: infinity for all.
 /// collect_finished(tables, rows, sampled): lists the cells that are Finished and whose slot has none pending, as many as
 /// both lists have room for; they become Idle.
 /// commit_samples(tables, rows, sampled, tokens, log_probabilities, report): writes the report of these rows; each new token

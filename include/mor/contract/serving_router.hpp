@@ -21,6 +21,11 @@ struct ServingBank {
   std::span<typename B::real_type> choice;     ///< [cells] for routers that choose before the first recursion
 };
 
+/// `R::passes_all`, where it is there and true: the block's output is the new stream, and every token takes every recursion that
+/// its request allows. Stages then call neither of the functions of `ServedRouter`, and write the stream in one pass less.
+template <class R>
+concept PassesAll = requires { requires R::passes_all; };
+
 /// `R::keeps_entry`: the router reads `ServingBank::entry`.
 /// `serve_enter(context, state, rows, order, x, bank)`: rows [N] come from the prelude with the stream x [N, D], which is already in
 /// the bank: prepare their first recursion.
@@ -29,12 +34,12 @@ struct ServingBank {
 /// at least its request's threshold (0 unless set). `order` is 0, 1, 2, ... .
 template <class R, class B>
 concept ServedRouter =
-    RouterOn<R, B> && requires(R const router, RouterContext<B>& context, typename R::template State<B>& state,
+    RouterOn<R, B> && (PassesAll<R> || requires(R const router, RouterContext<B>& context, typename R::template State<B>& state,
                                ServingRows const& rows, std::span<Row const> order, View<typename B::scalar_type> x,
                                ServingBank<B> const& bank, std::span<typename B::real_type> scores) {
       { R::keeps_entry } -> std::convertible_to<bool>;
       router.serve_enter(context, state, rows, order, x, bank);
       router.serve_step(context, state, rows, order, x, bank, scores);
-    };
+    });
 
 }  // namespace mor

@@ -303,15 +303,13 @@ class Engine {
   }
   /// No text has two rows at work.
   [[nodiscard]] static bool apart(TickDemand const& demand) { return demand.rows_of_text <= 1; }
-  void clear_header() { model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0}); }
 
   /// A tick whose sizes are upper bounds, or several: the host does not wait for what the device decides.
   void tick(TickDemand const& demand) {
     Index const rows = sizes_.rows(demand.rows()), longest = sizes_.keys(demand.longest);
     Index const coda = sizes_.coda(rows, finished_lately_);  // and for the prelude: beyond `few_rows` no prompt is in flight
     LaunchFlags const flags{false, apart(demand)};
-    auto const work = [&] {
-      clear_header();
+    auto const work = [&] {  // of all stages, which write every word of the report's header
       stages_.recursion(rows, 0, longest, flags);
       stages_.finish(coda, std::min(coda, state_.rooms().sampled), longest, flags);
       stages_.enter(coda, longest, flags);
@@ -341,7 +339,7 @@ class Engine {
     auto& counters = planner_.counters();
     ++counters.ticks;
     ++counters.launches;
-    clear_header();
+    model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0});  // stages may not run
     TickCounts counts{std::min(ready_, demand.rows()), waiting_, demand.entering_prompt};
     auto const plan = scheduler_.recursion(counts);
     if (plan.run && counts.ready > 0) {

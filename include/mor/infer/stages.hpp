@@ -104,12 +104,18 @@ class Stages {
     if (rules_.overlay) {
       for (Index r = 1; r < schedule.num_recursions(); ++r) copies_.push_back(block_list(list.base_begins, list.first_limits, r, longest));
     }
-    auto const x = layers(sets, {state_->bank().hidden, list.cells}, {}, list, flags.rows_apart,
-                          [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); });
-    auto context = router_context();
-    auto const scores = b.arena().template allocate<Real>(rows);
-    model_->router().serve_step(context, model_->serving_router_state(), list,
-                                state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank(), scores);
+    auto const keys_of = [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); };
+    TableRows<Scalar> const stream{state_->bank().hidden, list.cells};
+    std::span<Real> scores;
+    if constexpr (PassesAll<Router>) {
+      layers(sets, {stream.table, stream.rows}, stream, list, flags.rows_apart, keys_of);
+    } else {
+      auto const x = layers(sets, {stream.table, stream.rows}, {}, list, flags.rows_apart, keys_of);
+      auto context = router_context();
+      scores = b.arena().template allocate<Real>(rows);
+      model_->router().serve_step(context, model_->serving_router_state(), list,
+                                  state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank(), scores);
+    }
     b.finish_recursion(state_->tables(), list, scores, state_->report());
   }
 
@@ -120,8 +126,12 @@ class Stages {
     auto const drawn = state_->sampled_rows(samples);
     b.collect_finished(state_->tables(), list, drawn);
     auto const& schedule = model_->schedule();
-    auto const x = layers(schedule.coda, {state_->bank().hidden, list.cells}, {}, list, flags.rows_apart,
-                          [&](std::size_t l) { return end_keys(list, schedule.prelude.size() + l, longest); });
+    TableRows<Scalar const> ends{state_->bank().hidden, drawn.cells};
+    if (!schedule.coda.empty()) {
+      auto const x = layers(schedule.coda, {state_->bank().hidden, list.cells}, {}, list, flags.rows_apart,
+                            [&](std::size_t l) { return end_keys(list, schedule.prelude.size() + l, longest); });
+      ends = {x, drawn.sources};
+    }
     auto const tokens = state_->tokens(samples);
     auto const log_probabilities = b.arena().template allocate<Real>(samples);
     if (samples > 0) {
@@ -130,7 +140,7 @@ class Stages {
       auto const& indices = model_->parameter_indices();
       auto const logits = b.arena().template matrix<Real>(samples, t.vocab_size);
       head_.sample(b, {views.weight_vector(indices.final_norm), t.rms_norm_eps, views.weight(indices.head)},
-                   {{x, drawn.sources}, drawn.count, drawn.rules, state_->tables().texts(), logits, tokens, log_probabilities});
+                   {ends, drawn.count, drawn.rules, state_->tables().texts(), logits, tokens, log_probabilities});
     }
     b.commit_samples(state_->tables(), list, drawn, std::span<Token const>(tokens),
                      std::span<Real const>(log_probabilities), state_->report());
@@ -142,12 +152,17 @@ class Stages {
     auto const list = state_->entering_rows(rows);
     auto const tokens = state_->tokens(rows);
     b.collect_entering(state_->tables(), list, tokens, state_->report());
-    auto const views = model_->parameters().views();
-    auto const x = layers(model_->schedule().prelude, {views.weight(model_->parameter_indices().embedding), tokens},
-                          {state_->bank().hidden, list.cells}, list, flags.rows_apart, [&](std::size_t l) { return end_keys(list, l, longest); });
-    auto context = router_context();
-    model_->router().serve_enter(context, model_->serving_router_state(), list,
-                                 state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank());
+    auto const& prelude = model_->schedule().prelude;
+    auto const embedding = model_->parameters().views().weight(model_->parameter_indices().embedding);
+    TableRows<Scalar> const stream{state_->bank().hidden, list.cells};
+    if (PassesAll<Router> && prelude.empty()) return b.move_rows(embedding, tokens, stream.rows, stream.table);
+    auto const x = layers(prelude, {embedding, tokens}, stream, list, flags.rows_apart,
+                          [&](std::size_t l) { return end_keys(list, l, longest); });
+    if constexpr (!PassesAll<Router>) {
+      auto context = router_context();
+      model_->router().serve_enter(context, model_->serving_router_state(), list,
+                                   state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank());
+    }
   }
 
  private:

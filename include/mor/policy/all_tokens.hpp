@@ -5,9 +5,6 @@
 
 #include "mor/contract/serving_router.hpp"
 
-#include <limits>
-#include <span>
-
 namespace mor {
 
 /// Every token takes every recursion; the block's output replaces the residual stream, ungated.
@@ -27,18 +24,7 @@ struct AllTokens : RouterBase {
   }
 
   static constexpr bool keeps_entry = false;
-
-  template <class B, class S>
-  void serve_enter(RouterContext<B>&, S&, ServingRows const&, std::span<Row const>,
-                   View<typename B::scalar_type const>, ServingBank<B> const&) const {}
-
-  template <class B, class S>
-  void serve_step(RouterContext<B>& context, S&, ServingRows const& rows, std::span<Row const>,
-                  View<typename B::scalar_type const> y, ServingBank<B> const& bank,
-                  std::span<typename B::real_type> scores) const {
-    context.backend.scatter_rows(y, rows.cells, bank.hidden);
-    context.backend.fill_values(std::numeric_limits<double>::infinity(), scores);
-  }
+  static constexpr bool passes_all = true;
 };
 
 }  // namespace mor

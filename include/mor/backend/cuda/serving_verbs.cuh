@@ -83,6 +83,7 @@ class ServingVerbs : public detail::LaunchFusions<T, Arch> {
 
   /// @name Rows of mixed depth
   /// @{
+  void move_rows(In x, Rows from, Rows to, Out out) { cuda::move_rows(verb("move_rows"), x, from, to, out); }
   void scatter_values(Reals values, Rows rows, RealResults out) {
     cuda::scatter_values(verb("scatter_values"), values, rows, out);
   }

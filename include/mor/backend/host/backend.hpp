@@ -271,6 +271,7 @@ class Backend {
   using Reports = host::Reports;
   using Replays = host::Replays;
   void scatter_values(Values values, Rows rows, Results out) { host::scatter_values(values, rows, out); }
+  void move_rows(In x, Rows from, Rows to, Out out) { host::move_rows(context(), x, from, to, out); }
   void fill_values(double value, Results out) { std::fill(out.begin(), out.end(), static_cast<T>(value)); }
   void pick_columns(In x, Rows columns, Index shift, Results out) { host::pick_columns(x, columns, shift, out); }
   void limit_choice(In probabilities, Rows least, Rows most, Results choice, Results gate) {

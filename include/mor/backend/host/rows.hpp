@@ -57,6 +57,15 @@ inline void gather_rows(Context context, View<T const> x, std::span<Integer cons
   });
 }
 
+/// out[to[i]] = x[from[i]]; rows of `to` are distinct.
+template <class T>
+inline void move_rows(Context context, View<T const> x, std::span<Row const> from, std::span<Row const> to, View<T> out) {
+  parallel_rows(context.threads, detail::length(from), x.cols, [&](Index i) {
+    T const* const source = x.row(detail::index_at(from, i));
+    std::copy(source, source + x.cols, out.row(detail::index_at(to, i)));
+  });
+}
+
 /// d_table[tokens[i]] += d_out[i]. Tokens repeat: each thread takes a part of the columns and all rows in order, so the
 /// order of every sum is fixed.
 template <class T>

@@ -7,6 +7,7 @@
 #include "mor/math/serving.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -91,7 +92,7 @@ inline void finish_recursion(ServingTables const& tables, ServingRows const& row
     Row const taken = rows.depths[row] + 1;
     tables.at(tables.depth(cell)) = taken;
     bool const on = math::goes_on(taken, tables.shape.recursions, tables.at(tables.least_depth(slot)),
-                                  tables.at(tables.most_depth(slot)), scores[row],
+                                  tables.at(tables.most_depth(slot)), scores.empty() ? std::numeric_limits<T>::infinity() : scores[row],
                                   math::word_float(tables.at(tables.threshold(slot))));
     tables.at(tables.status(cell)) = static_cast<Row>(on ? CellStatus::Ready : CellStatus::Finished);
     if (!on && cell >= tables.shape.slots) --tables.at(tables.pending(slot));

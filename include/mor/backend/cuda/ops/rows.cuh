@@ -33,6 +33,12 @@ inline void scatter_rows(Context const& context, View<T const> x, std::span<Row 
   detail::move_rows(context, "scatter_rows", detail::row_count(rows), x, nullptr, out, rows.data());
 }
 
+/// out[to[i]] = x[from[i]]. Floor: as `gather_rows`.
+template <class T>
+inline void move_rows(Context const& context, View<T const> x, std::span<Row const> from, std::span<Row const> to, View<T> out) {
+  detail::move_rows(context, "move_rows", detail::row_count(from), x, from.data(), out, to.data());
+}
+
 /// out[rows[i]] += x[i]; rows are distinct, so no two threads meet. Floor: two reads and one write of the rows.
 template <class T>
 inline void scatter_add_rows(Context const& context, View<T const> x, std::span<Row const> rows, View<T> out) {

@@ -87,7 +87,7 @@ inline void finish_recursion(Context const& context, ServingTables const& tables
   Index const lists = std::min(tables.shape.slots * tables.shape.recursions, tuning::kServingLists);
   launch(context, "finish_recursion",
          detail::look_at_cells<Arch>(tables, rows.cells.size(), lists * static_cast<Index>(sizeof(int))),
-         &finish_recursion_kernel<Arch, tuning::kServingThreads>, tables, detail::row_lists(rows), scores.data(),
+         &finish_recursion_kernel<Arch, tuning::kServingThreads>, tables, detail::row_lists(rows), detail::list_or_null(scores),
          report.words.data(), static_cast<int>(lists));
 }
 
