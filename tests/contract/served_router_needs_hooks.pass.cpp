@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A router of one's own can be trained with select alone; to be served it needs its row-by-row form too.
+// A router of one's own can be trained with select alone; to be served it needs its row-by-row form too, or says that it lets
+// all tokens pass.
 #include "mor/backend/host/backend.hpp"
 #include "mor/infer/engine.hpp"
 #include "mor/model/recursive_transformer.hpp"
@@ -25,9 +26,18 @@ struct MyRouter : mor::RouterBase {
     context.backend.fill_values(1.0, scores);
   }
 };
-using Net = mor::RecursiveTransformer<MyRouter, mor::RecursionWiseCache, mor::Cycle, mor::host::Backend<float>>;
-using Engine = mor::infer::Engine<Net>;
+struct MyOpenRouter : mor::RouterBase {
+  template <class B, class S>
+  mor::ActiveSet<typename B::real_type> select(mor::RouterContext<B>&, S&, mor::Index,
+                                               mor::ActiveSet<typename B::real_type> const& candidates) const {
+    return candidates;
+  }
+  static constexpr bool keeps_entry = false;
+  static constexpr bool passes_all = true;
+};
+template <class Router>
+using Net = mor::RecursiveTransformer<Router, mor::RecursionWiseCache, mor::Cycle, mor::host::Backend<float>>;
 
-bool run(Engine const& engine) {
-  return engine.idle();
+bool run(mor::infer::Engine<Net<MyRouter>> const& engine, mor::infer::Engine<Net<MyOpenRouter>> const& open_engine) {
+  return engine.idle() && open_engine.idle();
 }

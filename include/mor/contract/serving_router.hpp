@@ -22,7 +22,8 @@ struct ServingBank {
 };
 
 /// `R::passes_all`, where it is there and true: the block's output is the new stream, and every token takes every recursion that
-/// its request allows. Stages then call neither of the functions of `ServedRouter`, and write the stream in one pass less.
+/// its request allows. Then neither function of `ServedRouter` is called or needed, and the layers write the stream themselves.
+/// A router that derives from such a one and decides something sets it to false.
 template <class R>
 concept PassesAll = requires { requires R::passes_all; };
 
@@ -34,10 +35,11 @@ concept PassesAll = requires { requires R::passes_all; };
 /// at least its request's threshold (0 unless set). `order` is 0, 1, 2, ... .
 template <class R, class B>
 concept ServedRouter =
-    RouterOn<R, B> && (PassesAll<R> || requires(R const router, RouterContext<B>& context, typename R::template State<B>& state,
-                               ServingRows const& rows, std::span<Row const> order, View<typename B::scalar_type> x,
-                               ServingBank<B> const& bank, std::span<typename B::real_type> scores) {
+    RouterOn<R, B> && requires {
       { R::keeps_entry } -> std::convertible_to<bool>;
+    } && (PassesAll<R> || requires(R const router, RouterContext<B>& context, typename R::template State<B>& state,
+                                   ServingRows const& rows, std::span<Row const> order, View<typename B::scalar_type> x,
+                                   ServingBank<B> const& bank, std::span<typename B::real_type> scores) {
       router.serve_enter(context, state, rows, order, x, bank);
       router.serve_step(context, state, rows, order, x, bank, scores);
     });

@@ -91,9 +91,9 @@ inline void finish_recursion(ServingTables const& tables, ServingRows const& row
     tables.at(tables.length(rows.depths[row], slot)) = rows.limits[row];  // rows of a slot are in order: the last one stays
     Row const taken = rows.depths[row] + 1;
     tables.at(tables.depth(cell)) = taken;
+    T const score = scores.empty() ? std::numeric_limits<T>::infinity() : scores[row];
     bool const on = math::goes_on(taken, tables.shape.recursions, tables.at(tables.least_depth(slot)),
-                                  tables.at(tables.most_depth(slot)), scores.empty() ? std::numeric_limits<T>::infinity() : scores[row],
-                                  math::word_float(tables.at(tables.threshold(slot))));
+                                  tables.at(tables.most_depth(slot)), score, math::word_float(tables.at(tables.threshold(slot))));
     tables.at(tables.status(cell)) = static_cast<Row>(on ? CellStatus::Ready : CellStatus::Finished);
     if (!on && cell >= tables.shape.slots) --tables.at(tables.pending(slot));
   }

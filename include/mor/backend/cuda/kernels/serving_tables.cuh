@@ -74,7 +74,8 @@ __global__ void __launch_bounds__(Threads)
     Row const cell = rows.cells[i], slot = tables.at(tables.slot(cell)), taken = rows.depths[i] + 1;
     bool const on =
         math::goes_on(taken, shape.recursions, tables.at(tables.least_depth(slot)), tables.at(tables.most_depth(slot)),
-                      scores != nullptr ? scores[i] : std::numeric_limits<float>::infinity(), math::word_float(tables.at(tables.threshold(slot))));
+                      scores != nullptr ? scores[i] : std::numeric_limits<float>::infinity(),
+                      math::word_float(tables.at(tables.threshold(slot))));
     tables.at(tables.depth(cell)) = taken;
     tables.at(tables.status(cell)) = static_cast<Row>(on ? CellStatus::Ready : CellStatus::Finished);
     // Integers: the order does not matter, here and below.
