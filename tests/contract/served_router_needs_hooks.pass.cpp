@@ -8,13 +8,17 @@
 #include "mor/policy/cache.hpp"
 #include "mor/policy/sharing.hpp"
 
-struct MyRouter : mor::RouterBase {
+struct MyOpenRouter : mor::RouterBase {
   template <class B, class S>
   mor::ActiveSet<typename B::real_type> select(mor::RouterContext<B>&, S&, mor::Index,
                                                mor::ActiveSet<typename B::real_type> const& candidates) const {
     return candidates;
   }
   static constexpr bool keeps_entry = false;
+  static constexpr bool passes_all = true;
+};
+struct MyRouter : MyOpenRouter {
+  static constexpr bool passes_all = false;
   template <class B, class S>
   void serve_enter(mor::RouterContext<B>&, S&, mor::ServingRows const&, std::span<mor::Row const>,
                    mor::View<typename B::scalar_type const>, mor::ServingBank<B> const&) const {}
@@ -25,15 +29,6 @@ struct MyRouter : mor::RouterBase {
     context.backend.scatter_rows(y, rows.cells, bank.hidden);
     context.backend.fill_values(1.0, scores);
   }
-};
-struct MyOpenRouter : mor::RouterBase {
-  template <class B, class S>
-  mor::ActiveSet<typename B::real_type> select(mor::RouterContext<B>&, S&, mor::Index,
-                                               mor::ActiveSet<typename B::real_type> const& candidates) const {
-    return candidates;
-  }
-  static constexpr bool keeps_entry = false;
-  static constexpr bool passes_all = true;
 };
 template <class Router>
 using Net = mor::RecursiveTransformer<Router, mor::RecursionWiseCache, mor::Cycle, mor::host::Backend<float>>;
