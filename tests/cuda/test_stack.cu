@@ -283,6 +283,23 @@ TEST_CASE("rows that write no keys read those of others in a stack of layers", "
   REQUIRE(same_bits(layers.at_once(stack, 0, 20, true).raw_values(), apart.data()));
 }
 
+TEST_CASE("launches of few layers, which not all blocks take part in, and of many follow one another on one stack", "[cuda]") {
+  HopperDevice device;
+  LayerSizes const sizes = sizes_of(192, 512, 3, 1, 64);
+  std::vector<Row> const lengths(most_rows, 40);
+  Layers few(device, sizes, cuda::tuning::Stack::few_layers, lengths), many(device, sizes, cuda::tuning::Stack::few_layers + 1, lengths);
+  auto const alone = [&](Layers& layers) { return layers.at_once(cuda::LayerStack<Sm90>(device, sizes), 0, most_rows, true).raw_values(); };
+  auto const few_bits = alone(few), many_bits = alone(many);
+  cuda::LayerStack<Sm90> const stack(device, sizes);
+  for (int again = 0; again < 4; ++again) {
+    for (Index const rows : {64, 9, 33, 1, 20}) {
+      CAPTURE(again, rows);
+      for (int run = 0; run <= again; ++run) REQUIRE(same_bits(few.at_once(stack, 0, rows, true).raw_values(), few_bits.data()));
+      REQUIRE(same_bits(many.at_once(stack, 0, rows, true).raw_values(), many_bits.data()));
+    }
+  }
+}
+
 TEST_CASE("a stack of layers takes rows from anywhere in a table and puts results anywhere in another", "[cuda]") {
   HopperDevice device;
   for (Index const count : {1, 3, 43}) {

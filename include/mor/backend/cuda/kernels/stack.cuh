@@ -10,8 +10,11 @@
 #include "mor/backend/cuda/kernels/cluster.cuh"
 #include "mor/backend/cuda/kernels/stack_attention.cuh"
 #include "mor/backend/cuda/kernels/stack_block.cuh"
+#include "mor/backend/cuda/kernels/stack_facts.cuh"
 #include "mor/backend/cuda/kernels/stack_mail.cuh"
+#include "mor/backend/cuda/kernels/stack_places.cuh"
 #include "mor/backend/cuda/kernels/stack_product.cuh"
+#include "mor/backend/cuda/kernels/stack_start.cuh"
 #include "mor/backend/cuda/kernels/wgmma.cuh"
 
 namespace mor::cuda {
@@ -31,49 +34,58 @@ __device__ __forceinline__ void run_layers(StackBlock& block) {
   }
 }
 
-/// At most 8 `RowTiles` rows; half as many have code of their own. The weights are under way before anything else; what a
-/// block finds out by itself, it does before it waits for the other one of its pair to begin.
+/// At most 8 `RowTiles` rows; half as many have code of their own. The weights are under way before anything else, also before
+/// the kernels have ended that make the rows. Then two warps bring the input, while those that compute find out what a block can
+/// by itself.
 template <int HeadDim, int RowTiles>
 __global__ void __launch_bounds__(tuning::Stack::threads, 1) stack_kernel(__grid_constant__ StackArguments const arguments) {
+  using tuning::Stack;
   extern __shared__ __align__(128) unsigned char stack_shared[];
-  int const rows = arguments.count == nullptr ? arguments.rows : min(arguments.rows, *arguments.count);
-  if (rows <= 0) return;
-  auto const& plan = arguments.plan;
-  if (static_cast<int>(threadIdx.x) >= StackBlock::kThreads) {
-    give_registers<tuning::Stack::fetch_registers>();
-    bool const fetches = StackBlock::warp() == tuning::Stack::warps;
-    StackRing const ring = stack_ring(plan, stack_shared);
-    if (fetches) {
-      if (StackBlock::lane() == 0) {
-        ring.make(tuning::Stack::warps);
+  StackPlaces const places(arguments, stack_shared);
+  if (StackPlaces::warp() >= Stack::warps) {
+    give_registers<Stack::fetch_registers>();
+    if (StackPlaces::warp() == Stack::fetch_warp) {
+      StackRing const ring = stack_ring(arguments.plan, stack_shared);
+      if (StackPlaces::lane() == 0) {
+        ring.make(Stack::warps);
         publish_barriers();
       }
       __syncwarp();
+      cluster_arrive();
+      if (!bring_stack_weights(arguments, ring, static_cast<int>(blockIdx.x))) return;
+    } else if (StackPlaces::warp() == Stack::fence_warp) {
+      cluster_arrive();
+      StackStart::read(places);
+      StackStart const start(places);
+      if (start.rows <= 0) return;
+      StackBlock::keep_fences(arguments.layers);
+      start.clear_other_half();  // in the last layer, so that the next launch still finds it in the cache
+    } else {
+      cluster_arrive();
+      StackInput input(places);
+      StackStart const start(places);
+      if (start.rows <= 0) return;
+      input.publish(start.rows, start.own_half());
+      start.prefetch_first_keys<HeadDim>();
     }
-    cluster_arrive();
-    if (fetches) bring_stack_weights(arguments, ring, static_cast<int>(blockIdx.x));
-    if (StackBlock::warp() == tuning::Stack::warps + 1) StackBlock::keep_fences(arguments.layers);
     cluster_wait();
   } else {
-    take_registers<tuning::Stack::registers>();
-    if (StackBlock::warp() == 0) {
-      StackMail::make(plan, stack_shared);
+    take_registers<Stack::registers>();
+    StackFacts const facts(places);
+    if (StackPlaces::warp() == 0) {
+      StackMail::make(arguments.plan, stack_shared);
       publish_barriers();
       __syncwarp();
     }
     cluster_arrive();
-    Row& own_turn = arguments.turns[blockIdx.x];
-    Row const turn = own_turn;
-    int const half = turn & 1;
-    StackBlock block(arguments, stack_shared, half, rows);
-    block.bring_input();
-    block.find_facts();
-    if (threadIdx.x == 0) own_turn = 2 * rows + 1 - half;  // everybody in the block has read it
-    StackAttention<HeadDim>(block).prefetch();
-    StackExchange(plan, arguments.exchange, 1 - half)
-        .clear(turn / 2, blockIdx.x * StackBlock::kThreads + threadIdx.x, gridDim.x * StackBlock::kThreads);
+    facts.find_layers();
+    StackStart const start(places);
+    if (start.rows <= 0) return;
+    if (threadIdx.x == 0) start.end_turn();
+    StackBlock block(places, start.half(), start.rows);
+    facts.find_rows(start.rows);
     cluster_wait();
-    if (rows <= 4 * RowTiles) {
+    if (start.rows <= 4 * RowTiles) {
       run_layers<HeadDim, RowTiles / 2>(block);
     } else {
       run_layers<HeadDim, RowTiles>(block);

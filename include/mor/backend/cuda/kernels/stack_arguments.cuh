@@ -55,7 +55,8 @@ struct StackArguments {
   int plane_stride = 0;
   int weights_stride[tuning::StackPlan::Products] = {};
   bfloat16* exchange = nullptr;  ///< two halves
-  Row* turns = nullptr;          ///< [blocks]: the half to use, and twice the rows that the last launch left in the other
+  Row* turns = nullptr;          ///< [all_blocks]: the half to use, and twice the rows that the last launch left in the other
+  int all_blocks = 0;            ///< of the largest launch
   StackLayer layer[tuning::Stack::most_layers] = {};
   StackLayerVectors vectors[tuning::Stack::most_layers] = {};
 };

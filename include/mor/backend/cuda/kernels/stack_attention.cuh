@@ -14,6 +14,7 @@
 #include "mor/backend/cuda/kernels/attention_arguments.cuh"
 #include "mor/backend/cuda/kernels/attention_tile.cuh"
 #include "mor/backend/cuda/kernels/computed_here.cuh"
+#include "mor/backend/cuda/kernels/few_rows_weights.cuh"
 #include "mor/backend/cuda/kernels/mma.cuh"
 #include "mor/backend/cuda/kernels/pack.cuh"
 #include "mor/backend/cuda/kernels/stack_block.cuh"
@@ -52,7 +53,7 @@ class StackAttention {
  public:
   __device__ __forceinline__ explicit StackAttention(StackBlock& block)
       : block_(block), arguments_(block.arguments), shape_(block.plan.shape),
-        warp_(computed_here(StackBlock::warp())), lane_(computed_here(StackBlock::lane())) {}
+        warp_(computed_here(StackBlock::warp())), lane_(computed_here(StackBlock::lane())), policy_(cache_policy(true)) {}
 
   __device__ __forceinline__ void run() {
     int const units = (block_.rows * shape_.kv_heads - block_.first_unit() + block_.plan.blocks - 1) / block_.plan.blocks;
@@ -65,17 +66,6 @@ class StackAttention {
       block_.meet();
       finish(first, end);
       block_.next_room();
-    }
-  }
-
-  /// Has the first layer's keys brought to the second-level cache.
-  __device__ __forceinline__ void prefetch() const {
-    int const units = block_.rows * shape_.kv_heads;
-#pragma unroll 1
-    for (int i = 0; block_.first_unit() + i * block_.plan.blocks < units; ++i) {
-      Unit const unit = find(i);
-#pragma unroll 1
-      for (int base = first_base(); base < unit.limit; base += kStride) prefetch(0, unit, base, place_at(unit, base));
     }
   }
 
@@ -128,7 +118,7 @@ class StackAttention {
 #pragma unroll
       for (int c = 0; c < Step::kChunks; ++c) {
         step.keys[n][c] = make_uint4(0U, 0U, 0U, 0U);
-        if (Step::key_of(n, lane_) < end) step.keys[n][c] = load_exchanged(keys + 8 * n * stride + c * 32);
+        if (Step::key_of(n, lane_) < end) step.keys[n][c] = load_for_last_time(keys + 8 * n * stride + c * 32, policy_);
       }
     }
 #pragma unroll
@@ -137,11 +127,13 @@ class StackAttention {
 #pragma unroll
       for (int h = 0; h < Step::kHalves; ++h) {
         step.values[i][h] = make_uint4(0U, 0U, 0U, 0U);
-        if (Step::value_of(i, lane_) < end) step.values[i][h] = load_exchanged(values + key * stride + h * 64);
+        if (Step::value_of(i, lane_) < end) step.values[i][h] = load_for_last_time(values + key * stride + h * 64, policy_);
       }
     }
     if (has_own(unit, base)) request_own(step, unit, unit.own - base);
-    if (block_.layer + 1 < arguments_.layers) prefetch(block_.layer + 1, unit, base, place);
+    if (block_.layer + 1 < arguments_.layers) {
+      block_.template prefetch_keys<HeadDim>(block_.vectors()[block_.layer + 1], unit.head, base, unit.limit, place);
+    }
   }
   [[nodiscard]] static __device__ __forceinline__ bool has_own(Unit const& unit, int base) {
     return static_cast<unsigned>(unit.own - base) < tuning::Stack::step_keys;
@@ -184,16 +176,6 @@ class StackAttention {
       }
     }
     return absent;
-  }
-  /// Lane l has key l % 16, and of that the key or the value.
-  __device__ __forceinline__ void prefetch(int layer, Unit const& unit, int base, int place) const {
-    constexpr int keys = tuning::Stack::step_keys, line = 64;
-    int const key = lane_ % keys;
-    if (base + key >= unit.limit) return;
-    bfloat16 const* const from = block_.vectors()[layer].planes[lane_ / keys] + Index{place + key} * arguments_.plane_stride +
-                                 unit.head * HeadDim;
-#pragma unroll
-    for (int at = 0; at < HeadDim; at += line) asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from + at)));
   }
   [[nodiscard]] __device__ __forceinline__ int place_at(Unit const& unit, int base) const {
     if (base < kStride && unit.index < tuning::Stack::kept_units) return block_.firsts()[unit.index * tuning::Stack::warps + warp_];
@@ -402,6 +384,7 @@ class StackAttention {
   StackArguments const& arguments_;
   tuning::StackShape const& shape_;
   int const warp_, lane_;  ///< what follows from them does not wait in registers from layer to layer
+  std::uint64_t const policy_;  ///< keys are not read again before the next tick: they make room first
 };
 
 }  // namespace mor::cuda

@@ -9,8 +9,8 @@
 /// everybody, also a row without keys, waits for all that a step depends on). Its place is written again two layers later; a
 /// fence for all threads of the block between each two layers lies between, and orders what it took back before what it
 /// writes next, and what it has read before what it reads next: nobody finds an old word. The first layer's input is written
-/// by whoever (`StackBlock::bring_input`), and taken back by who writes the second layer's. There are two halves; a launch
-/// uses one, and clears the other for the next launch.
+/// by whoever (`StackInput`), and taken back by who writes the second layer's. There are two halves; a launch
+/// uses one, and in its last layer clears the other for the next launch.
 #pragma once
 
 #include "mor/backend/cuda/tuning/stack.hpp"
@@ -36,7 +36,17 @@ inline constexpr std::uint32_t kAbsent = 0xffffffffU;
                : "memory");
   return value;
 }
-/// Two of them.
+/// The same of what is not read again soon: by a policy (`cache_policy`) that lets it leave the second-level cache first, what every
+/// tick needs stays there, exchanged rows, lists and the kernels' code.
+[[nodiscard]] __device__ __forceinline__ uint4 load_for_last_time(bfloat16 const* from, std::uint64_t policy) {
+  uint4 value;
+  asm volatile("ld.relaxed.gpu.global.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "l"(__cvta_generic_to_global(from)), "l"(policy)
+               : "memory");
+  return value;
+}
+/// Two elements that other blocks may be writing.
 [[nodiscard]] __device__ __forceinline__ std::uint32_t load_exchanged_pair(bfloat16 const* from) {
   std::uint32_t value;
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(__cvta_generic_to_global(from)) : "memory");

@@ -6,9 +6,11 @@
 
 #include "mor/backend/cuda/kernels/copy_ring.cuh"
 #include "mor/backend/cuda/kernels/few_rows_weights.cuh"
+#include "mor/backend/cuda/kernels/overlap.cuh"
 #include "mor/backend/cuda/kernels/reduce.cuh"
 #include "mor/backend/cuda/kernels/stack_arguments.cuh"
 #include "mor/backend/cuda/kernels/tma.cuh"
+#include "mor/backend/cuda/tuning/architecture.hpp"
 #include "mor/backend/cuda/tuning/stack.hpp"
 #include "mor/core/types.hpp"
 
@@ -50,12 +52,22 @@ __device__ __forceinline__ void copy_run(std::uint32_t to, void const* from, int
       : "memory");
 }
 
-/// By the whole of one warp: brings all weights of block `block`.
-__device__ __forceinline__ void bring_stack_weights(StackArguments const& arguments, StackRing ring, int block) {
+/// By the whole of one warp: brings all weights of block `block`. Only when the ring is full for the first time does it wait for
+/// the kernels that make the rows, and look whether there are any.
+/// @return whether there are; else what had been asked for has come, and no more
+__device__ __forceinline__ bool bring_stack_weights(StackArguments const& arguments, StackRing ring, int block) {
   using tuning::Stack;
   auto const& plan = arguments.plan;
   int const lane = static_cast<int>(threadIdx.x) % kWarpSize;
   std::uint64_t const policy = cache_policy(true);
+  StackRing const start = ring;
+  int asked = 0;
+  auto const rows_wait = [&] {
+    wait_for_earlier_kernels<Sm90>();
+    if (min(arguments.rows, arguments.count == nullptr ? arguments.rows : *arguments.count) > 0) return true;
+    for (StackRing first = start; asked > 0; --asked, first.advance()) first.wait_until_full();
+    return false;
+  };
 #pragma unroll 1
   for (int layer = 0; layer < arguments.layers; ++layer) {
 #pragma unroll 1
@@ -72,6 +84,8 @@ __device__ __forceinline__ void bring_stack_weights(StackArguments const& argume
         for (int i = 0; i * Stack::slab_chunks < half.count; ++i) {
           tuning::StackSlab const slab = tuning::stack_slab(half.count, i);
           int const bytes = slab.count * 2 * Stack::chunk;
+          if (asked == plan.stages && !rows_wait()) return false;
+          ++asked;
           ring.wait_until_empty();
           if (lane == 0) ring.expect(Stack::tile * bytes);
           __syncwarp();
@@ -84,6 +98,7 @@ __device__ __forceinline__ void bring_stack_weights(StackArguments const& argume
       }
     }
   }
+  return asked > plan.stages || rows_wait();
 }
 
 }  // namespace mor::cuda

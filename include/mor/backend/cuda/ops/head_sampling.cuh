@@ -83,7 +83,7 @@ class HeadSampler {
   /// A launch of as many clusters of `blocks` as there is room for.
   [[nodiscard]] LaunchShape shape(int blocks) const {
     LaunchShape shape{dim3(static_cast<unsigned>(blocks * clusters_of(blocks))), Sizes::threads, plan_.shared_bytes, blocks};
-    shape.cooperative = true;
+    shape.overlaps = shape.cooperative = true;
     return shape;
   }
   /// As many as leave a cluster for each row; 0 where a row does not fit them.

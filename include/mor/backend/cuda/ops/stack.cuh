@@ -42,9 +42,11 @@ class LayerStack {
         narrow(sizes.intermediate_size), narrow(attention.head_dim), narrow(attention.num_heads), narrow(attention.num_kv_heads)};
     plan_ = {shape, device_->multiprocessors, device_->max_shared_bytes};
     if (!plan_.possible) return;
-    int const together = tuning::Stack::pair * clusters_at_once(launch_shape(), kernel(tuning::Stack::most_rows));
+    int const together = tuning::Stack::pair * clusters_at_once(launch_shape(plan_), kernel(tuning::Stack::most_rows));
     if (together < plan_.blocks) plan_ = {shape, together, device_->max_shared_bytes};
     if (!plan_.possible) return;
+    short_plan_ = {shape, std::min(plan_.blocks, device_->multiprocessors - tuning::Stack::pair), device_->max_shared_bytes};
+    if (!short_plan_.possible) short_plan_ = plan_;
     exchange_ = Buffer<bfloat16>(b.memory(), 2 * plan_.half_elements());
     auto const set = [&](auto const& buffer, int byte) {
       check(cudaMemsetAsync(buffer.data(), byte, buffer.span().size_bytes(), b.context().stream), "LayerStack", buffer.size());
@@ -83,9 +85,9 @@ class LayerStack {
   }
 
   [[nodiscard]] Kernel kernel(Index rows) const { return sizes_.attention.head_dim == 64 ? kernel_of<64>(rows) : kernel_of<128>(rows); }
-  [[nodiscard]] LaunchShape launch_shape() const {
-    LaunchShape shape{dim3(static_cast<unsigned>(plan_.blocks)), tuning::Stack::threads, plan_.shared_bytes, tuning::Stack::pair};
-    shape.cooperative = true;
+  [[nodiscard]] static LaunchShape launch_shape(tuning::StackPlan const& plan) {
+    LaunchShape shape{dim3(static_cast<unsigned>(plan.blocks)), tuning::Stack::threads, plan.shared_bytes, tuning::Stack::pair};
+    shape.overlaps = shape.cooperative = true;
     return shape;
   }
 
@@ -94,7 +96,7 @@ class LayerStack {
     require(takes(count, read.max_limit, read.page_size), "the stack does not take these rows", "LayerStack::run");
     require(detail::every_row_in_packs(rows.x.table), "rows of a stack are not aligned to 16 bytes", "LayerStack::run");
     StackArguments arguments;
-    arguments.plan = plan_;
+    arguments.plan = layers.size() > static_cast<std::size_t>(tuning::Stack::few_layers) ? plan_ : short_plan_;
     arguments.rows = static_cast<int>(count);
     arguments.count = rows.count.data();
     arguments.layers = static_cast<int>(layers.size());
@@ -117,8 +119,9 @@ class LayerStack {
     arguments.by_head_tiles = Divider(sizes_.attention.head_dim / tuning::Stack::tile);
     arguments.exchange = exchange_.data();
     arguments.turns = turns_.data();
+    arguments.all_blocks = plan_.blocks;
     set_layers(arguments, layers);
-    launch(context, "layer_stack", launch_shape(), kernel(count), arguments);
+    launch(context, "layer_stack", launch_shape(arguments.plan), kernel(count), arguments);
   }
 
   static void set_layers(StackArguments& arguments, std::span<Layer const> layers) {
@@ -146,7 +149,7 @@ class LayerStack {
 
   LayerSizes sizes_;
   DeviceFacts const* device_;
-  tuning::StackPlan plan_;
+  tuning::StackPlan plan_, short_plan_;  ///< of a launch, and of one of few layers
   FewRowsAngles angles_{};
   Buffer<bfloat16> exchange_;
   Buffer<Row> turns_;

@@ -19,8 +19,10 @@ namespace mor::cuda::tuning {
 struct Stack {
   static constexpr int tile = 16, chunk = 32;  ///< weights that a warp multiplies at once
   static constexpr int pair = 2;               ///< blocks of a cluster
-  static constexpr int warps = 8;              ///< that compute, two warpgroups; of a third one brings the weights, and one keeps fences
-  static constexpr int threads = 32 * (warps + 4);
+  static constexpr int warps = 8;              ///< that compute, two warpgroups
+  /// Of a third one, the warp that brings the weights, the one that keeps fences, and those that bring the first layer's input.
+  static constexpr int fetch_warp = warps, fence_warp = warps + 1, first_start_warp = warps + 2, start_warps = 2;
+  static constexpr int threads = 32 * (first_start_warp + start_warps);
   static constexpr int registers = 232, fetch_registers = 40;  ///< of a thread that computes; of the third warpgroup's
   static constexpr int warp_chunks = 2;             ///< of a slab, at most, a warp
   static constexpr int slab_chunks = warps * warp_chunks;  ///< columns of half a tile that lie in one stage of the ring
@@ -34,6 +36,9 @@ struct Stack {
   static constexpr int finished_rows = most_rows / pair;  ///< of those, by each block of a pair
   static constexpr int mail_slots = 4, mail_bytes = 512;  ///< letters of a warp on their way to the other block (stack_mail.cuh)
   static constexpr unsigned pause = 40;  ///< ns between two looks at what is not there yet
+  /// So many layers are a launch that is over soon. It leaves two multiprocessors to the kernel before it, that of the rows'
+  /// lists, so that its weights need not wait for that one's end.
+  static constexpr int few_layers = 2;
   static constexpr int most_layers = 40;      ///< of a launch: their addresses are its arguments
   static constexpr int layer_bytes = 32;      ///< of the addresses that blocks keep in shared memory for each of them
   static constexpr int most_turned_tiles = 4;  ///< tiles of queries, keys and values that a block has
@@ -114,7 +119,7 @@ struct StackPlan {
   int stages = 0;
   int sums_at = 0, sums_bytes = 0;  ///< two rooms
   int unit_bytes = 0, joined_units = 0;  ///< of a unit of attention in such a room; units that have room there
-  int squares_at = 0, turns_at = 0, rows_at = 0, firsts_at = 0, barriers_at = 0, recipes_at = 0, layers_at = 0;
+  int squares_at = 0, turns_at = 0, rows_at = 0, firsts_at = 0, start_at = 0, barriers_at = 0, recipes_at = 0, layers_at = 0;
   int mail_at = 0, ring_at = 0;
   Index shared_bytes = 0;
   bool possible = false;
@@ -207,6 +212,7 @@ struct StackPlan {
     turns_at = take(Index{(products[Project].tiles + pairs - 1) / pairs} * Stack::finished_rows * 8 * 8);
     rows_at = take(Index{4} * rows * 4);
     firsts_at = take(Index{Stack::kept_units} * Stack::warps * 4);
+    start_at = take(8);
     at = (at + 127) / 128 * 128;
     mail_at = take(Index{Stack::warps} * Stack::mail_slots * Stack::mail_bytes);
     sums_at = take(2 * sums_bytes);
