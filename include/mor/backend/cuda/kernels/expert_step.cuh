@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
 /// One step of expert choice on rows of mixed depth: the gated update of the residual stream, and the next recursion's
-/// logit and gate by the router of the row's own depth. One warp a row; a row has the same bits in any batch.
+/// logit and gate by the router of the row's own depth. One block a row, so that all loads of a row are on their way together; a row
+/// has the same bits in any batch.
 #pragma once
 
 #include "mor/backend/cuda/kernels/overlap.cuh"
@@ -32,15 +33,15 @@ __global__ void __launch_bounds__(Threads)
                        View<T> const hidden, float* const gate, float* const scores) {
   let_next_kernel_start<Arch>();
   wait_for_earlier_kernels<Arch>();
-  Index const i = Index{blockIdx.x} * (Threads / kWarpSize) + threadIdx.x / kWarpSize;
-  if (i >= y.rows) return;
+  __shared__ float shared[Threads / kWarpSize];
+  Index const i = blockIdx.x;
   Index const cell = cells[i];
   float const factor = Joins && table.weighted ? gate[cell] : 1.0F;
   int const which = Joins ? min(depths[i], table.count - 1) : 0;
   T const* const router = table.count > 0 ? table.routers[which] : nullptr;
   T const* const decider = table.count > 0 ? table.deciders[which] : nullptr;
   float sum = 0.0F, decision = 0.0F;
-  for (Index col = Index{threadIdx.x % kWarpSize} * Width; col < y.cols; col += Index{kWarpSize} * Width) {
+  for (Index col = Index{threadIdx.x} * Width; col < y.cols; col += Index{Threads} * Width) {
     auto x = load_lanes<Width>(y.row(i) + col);
     if constexpr (Joins) {
       auto const before = load_lanes<Width>(hidden.row(cell) + col);
@@ -59,11 +60,11 @@ __global__ void __launch_bounds__(Threads)
 #pragma unroll
     for (int e = 0; e < Width; ++e) decision = fmaf(x.value[e], others.value[e], decision);
   }
-  float const logit = table.scale * warp_sum(sum);
-  float const decided = table.scale * warp_sum(decision);
-  if (threadIdx.x % kWarpSize != 0) return;
+  float const logit = table.scale * block_sum<Threads>(sum, shared);
+  float const decided = decider != nullptr ? table.scale * block_sum<Threads>(decision, shared) : logit;
+  if (threadIdx.x != 0) return;
   if (table.weighted && router != nullptr) gate[cell] = math::router_gate(table.activation, table.alpha, logit);
-  if constexpr (Joins) scores[i] = decider != nullptr ? decided : logit;
+  if constexpr (Joins) scores[i] = decided;
 }
 
 }  // namespace mor::cuda

@@ -46,8 +46,8 @@ template <class T>
 template <class Arch, class T, bool Joins>
 inline void launch_expert_step(Context const& context, char const* verb, RouterTable<T> const& table, View<T const> y,
                                Row const* cells, Row const* depths, View<T> hidden, float* gate, float* scores) {
-  constexpr int threads = 128;  // one row a warp; few rows spread over the multiprocessors
-  LaunchShape shape{dim3(static_cast<unsigned>(divide_up(y.rows, threads / kWarpSize))), threads};
+  constexpr int threads = 128;  // one pack each for rows of up to 1024
+  LaunchShape shape{dim3(static_cast<unsigned>(y.rows)), threads};
   shape.overlaps = Arch::capability >= 90;
   bool const packs = vectors_pack(table) && can_pack(y) && (!Joins || can_pack(View<T const>(hidden)));
   if (packs) {
