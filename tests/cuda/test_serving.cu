@@ -232,6 +232,44 @@ TEST_CASE("replayed work goes on with what is in the tables now", "[cuda]") {
   }
 }
 
+TEST_CASE("a report that captured work sends takes a place of its own each time, and later work waits for it", "[cuda]") {
+  test::require_device();
+  B backend;
+  Index const size = 5000;
+  Buffer<Row> const words(backend.memory(), size), other(backend.memory(), size);
+  B::Reports reports(backend, size, 3);
+  B::Replays replays(backend);
+  Row sent = 0, read = 0;
+  auto const check_oldest = [&] {
+    reports.wait();
+    auto const report = reports.front();
+    REQUIRE(std::vector<Row>(report.begin(), report.end()) == std::vector<Row>(static_cast<std::size_t>(size), read));
+    reports.pop();
+    ++read;
+  };
+  for (int run = 0; run < 20; ++run) {
+    backend.fill(words.span(), sent++);  // not before the last copy has read them
+    replays.run(1, [&] {
+      reports.send(words.span());
+      backend.fill(other.span(), 1);  // beside it
+      reports.settle();
+    });
+    reports.expect(size);
+    if (run % 3 == 0) {  // in turn with those that are posted
+      while (reports.pending() == 3) check_oldest();
+      backend.fill(words.span(), sent++);
+      reports.post(words.span());
+    }
+    while (reports.pending() > 3 - 1 - run % 2) check_oldest();
+  }
+  REQUIRE(replays.captured(1));
+  while (reports.pending() > 0) check_oldest();
+  REQUIRE(read == sent);
+  for (int i = 0; i < 3; ++i) reports.post(words.span());
+  REQUIRE_THROWS_AS(reports.expect(size), mor::error);
+  REQUIRE_THROWS_AS(reports.send(Buffer<Row>(backend.memory(), size + 1).span()), mor::error);
+}
+
 TEST_CASE("work that needs the host is refused as replayed work, by the verb's name, and the backend goes on",
           "[cuda]") {
   test::require_device();

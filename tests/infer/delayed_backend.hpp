@@ -24,21 +24,39 @@ class DelayedBackend : public host::Backend<T> {
   class Reports {
    public:
     Reports(DelayedBackend&, Index words, Index in_flight) : words_(words), room_(in_flight) {}
-    void post(std::span<Row const> words) {
-      require(pending() < room_ && static_cast<Index>(words.size()) <= words_, "no room for a report", "DelayedBackend");
+    void send(std::span<Row const> words) {
+      require(static_cast<Index>(words.size()) <= words_ && !unsettled_, "no room for a report", "DelayedBackend");
       reports_.push_back({{words.begin(), words.end()}, false});
+      unsettled_ = true;
     }
-    [[nodiscard]] Index pending() const { return static_cast<Index>(reports_.size()); }
-    [[nodiscard]] bool arrived() const { return !reports_.empty() && (reports_.front().second || pending() >= room_); }
+    void settle() {
+      require(std::exchange(unsettled_, false), "nothing has been sent", "DelayedBackend");
+    }
+    void expect(Index size) {
+      require(pending_ < room_ && !unsettled_ && pending_ + 1 == static_cast<Index>(reports_.size()), "not one report a tick", "DelayedBackend");
+      require(size == static_cast<Index>(reports_.back().first.size()), "another report was sent", "DelayedBackend");
+      ++pending_;
+    }
+    void post(std::span<Row const> words) {
+      send(words);
+      settle();
+      expect(static_cast<Index>(words.size()));
+    }
+    [[nodiscard]] Index pending() const { return pending_; }
+    [[nodiscard]] bool arrived() const { return pending_ > 0 && (reports_.front().second || pending_ >= room_); }
     void wait() { reports_.front().second = true; }
     [[nodiscard]] std::span<Row const> front() const {
       require(arrived(), "a report was read before it arrived", "DelayedBackend");
       return reports_.front().first;
     }
-    void pop() { reports_.pop_front(); }
+    void pop() {
+      reports_.pop_front();
+      --pending_;
+    }
 
    private:
-    Index words_, room_;
+    Index words_, room_, pending_ = 0;
+    bool unsettled_ = false;
     std::deque<std::pair<std::vector<Row>, bool>> reports_;
   };
 

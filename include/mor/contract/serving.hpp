@@ -65,8 +65,9 @@ struct ReplayedWork {
 /// joins its slot's text, and unless it ends it, its slot's own cell is Entering.
 /// collect_entering(tables, rows, tokens, report): lists cells that are Entering, as many as there is room for, with their
 /// tokens; they become Ready at depth 0.
-/// `B::Reports`: reports on their way to the host, first in, first out: Reports(b, words, in_flight), post(words),
-/// pending(), arrived() (of the oldest; never waits), wait() (for the oldest), front(), pop().
+/// `B::Reports`: reports on their way to the host, first in, first out: Reports(b, words, in_flight), pending(), arrived() (of the
+/// oldest; never waits), wait() (for the oldest), front(), pop(). send(words): a copy of them, which may run beside what follows,
+/// until settle(); both may be part of captured work. expect(size): the work that ran last has sent so many. post(words): all three.
 /// `B::Replays`: Replays(b), run(key, work): work that depends on nothing but the key, and whose memory stays where it is.
 /// It neither uploads nor waits (CUDA refuses that), and has the arena to itself.
 /// `Replays::captures`: runs of a key after the first ones cost the host next to nothing.
@@ -81,6 +82,9 @@ concept ServingControl =
       b.collect_finished(tables, rows, sampled);
       b.commit_samples(tables, rows, sampled, a.tokens, a.reals, report);
       b.collect_entering(tables, rows, a.rows_out, report);
+      reports.send(a.rows);
+      reports.settle();
+      reports.expect(Index{1});
       reports.post(a.rows);
       { reports.pending() } -> std::convertible_to<Index>;
       { reports.arrived() } -> std::same_as<bool>;

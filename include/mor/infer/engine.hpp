@@ -23,16 +23,6 @@
 
 namespace mor::infer {
 
-namespace detail {
-template <class Model>
-[[nodiscard]] constexpr bool model_reuses_block() {
-  if constexpr (requires { Model::sharing_type::reuses_block; }) {
-    return Model::sharing_type::reuses_block || !Model::sharing_type::shares_layers;  // without sharing: one recursion
-  }
-  return true;  // a model whose strategy is data: looked at when the engine is made
-}
-}  // namespace detail
-
 /// The caller drives it: no thread is hidden in it, and one thread may call it at a time. It uses its model's backend and
 /// keeps the model busy: do not run the model in between.
 ///
@@ -47,7 +37,7 @@ class Engine {
   static_assert(ServedRouter<Router, B>,
                 "Engine: this router has no serve_enter and serve_step for rows of mixed depth (contract/serving_router.hpp).");
   static_assert(Scheduler<S>, "Engine: the second argument is not a scheduler (infer/scheduler.hpp).");
-  static_assert(S::lock_step || detail::model_reuses_block<Model>(),
+  static_assert(S::lock_step || model_reuses_block<Model>(),
                 "Engine: with Sequence and MiddleSequence sharing every recursion runs layers of its own, so rows of different "
                 "depths cannot share a launch. Use FullDepthScheduler, or a model with Cycle or MiddleCycle.");
 
@@ -218,7 +208,7 @@ class Engine {
     Index const longest = launch_keys(options_.context);
     stages_.recursion(most.recursion, 0, longest, {});
     stages_.finish(most.finished, most.sampled, longest, {});
-    stages_.enter(most.entering, longest, {});
+    stages_.enter(most.entering, longest, {}, [] {});
     model_->backend().arena().reset();
   }
 
@@ -309,19 +299,23 @@ class Engine {
     Index const rows = sizes_.rows(demand.rows()), longest = sizes_.keys(demand.longest);
     Index const coda = sizes_.coda(rows, finished_lately_);  // and for the prelude: beyond `few_rows` no prompt is in flight
     LaunchFlags const flags{false, apart(demand)};
-    auto const work = [&] {  // of all stages, which write every word of the report's header
+    auto const work = [&](auto const& reported) {  // of all stages, which write every word of the report's header
       stages_.recursion(rows, 0, longest, flags);
       stages_.finish(coda, std::min(coda, state_.rooms().sampled), longest, flags);
-      stages_.enter(coda, longest, flags);
+      stages_.enter(coda, longest, flags, reported);
     };
     if (options_.ticks_per_launch == 1) {
-      replays_.run(launch_key(LaunchKind::Tick, rows, coda, longest, flags), work);
-      post();
+      std::span<Row const> const report = state_.report_words();
+      replays_.run(launch_key(LaunchKind::Tick, rows, coda, longest, flags), [&] {
+        work([&] { reports_.send(report); });
+        reports_.settle();
+      });
+      reports_.expect(static_cast<Index>(report.size()));
       count_ticks(1, rows);
     } else if constexpr (PacesTicks<B>) {
       auto const key = launch_key(LaunchKind::Ticks, rows, coda, longest, flags);
       replays_.run_while(key, [&](typename B::Replays::Loop const& loop) {
-        work();
+        work([] {});
         model_->backend().end_tick(state_.tables(), state_.report(), state_.log(), loop);
       });
       reports_.post(std::span<Row const>(state_.log().words));
@@ -364,7 +358,7 @@ class Engine {
     }
     if (entering > 0) {
       Index const rows = sizes_.rows(entering);
-      replays_.run(launch_key(LaunchKind::Enter, rows, 0, longest, flags), [&] { stages_.enter(rows, longest, flags); });
+      replays_.run(launch_key(LaunchKind::Enter, rows, 0, longest, flags), [&] { stages_.enter(rows, longest, flags, [] {}); });
       planner_.prelude_ran();
     }
     post();

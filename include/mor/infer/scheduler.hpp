@@ -34,6 +34,15 @@ concept Scheduler = requires(S scheduler, TickCounts const& counts) {
   { scheduler.finish(counts) } -> std::same_as<bool>;
 };
 
+/// Whether all recursions of a model run the same layers, so that rows of different depths can share a launch.
+template <class Model>
+[[nodiscard]] constexpr bool model_reuses_block() {
+  if constexpr (requires { Model::sharing_type::reuses_block; }) {
+    return Model::sharing_type::reuses_block || !Model::sharing_type::shares_layers;  // without sharing: one recursion
+  }
+  return true;  // a model whose strategy is data: looked at when the engine is made
+}
+
 /// Continuous depth-wise batching: every tick takes all ready rows, whatever their depth, once round the block, and those
 /// that are done through coda and prelude, so an exited token's place is filled at once.
 struct TickScheduler {

@@ -146,12 +146,14 @@ class Stages {
                      std::span<Real const>(log_probabilities), state_->report());
   }
 
-  /// P.
-  void enter(Index rows, Index longest, LaunchFlags flags) {
+  /// P. @param reported  called when nothing is missing from the report
+  template <class Reported>
+  void enter(Index rows, Index longest, LaunchFlags flags, Reported const& reported) {
     B& b = begin();
     auto const list = state_->entering_rows(rows);
     auto const tokens = state_->tokens(rows);
     b.collect_entering(state_->tables(), list, tokens, state_->report());
+    reported();
     auto const& prelude = model_->schedule().prelude;
     auto const embedding = model_->parameters().views().weight(model_->parameter_indices().embedding);
     TableRows<Scalar> const stream{state_->bank().hidden, list.cells};

@@ -8,6 +8,7 @@
 #include "mor/backend/cuda/ops/host_words.cuh"
 #include "mor/backend/cuda/stream.cuh"
 #include "mor/core/error.hpp"
+#include "mor/core/memory.hpp"
 #include "mor/core/types.hpp"
 
 #include <cstddef>
@@ -16,63 +17,82 @@
 
 namespace mor::cuda {
 
-/// A ring of page-locked buffers with an event each: first in, first out. The backend has to outlive it.
+/// A ring of page-locked buffers with an event each: first in, first out. Copies run in a stream of their own, beside the work
+/// that follows them. The backend has to outlive it.
 class Reports {
  public:
   /// @param words      of a report at most
   /// @param in_flight  reports between `post` and `pop` at most
   template <class B>
   Reports(B& b, Index words, Index in_flight)
-      : context_(b.context()), words_(words), ring_(static_cast<std::size_t>(in_flight)) {
-    for (Report& report : ring_) {
-      report.words = reinterpret_cast<Row*>(memory_.take(words * static_cast<Index>(sizeof(Row))));
-    }
+      : context_(b.context()), arrived_(static_cast<std::size_t>(in_flight)), sizes_(arrived_.size()), next_(b.memory(), 1),
+        ring_{reinterpret_cast<Row*>(memory_.take(in_flight * words * static_cast<Index>(sizeof(Row)))), words, in_flight, next_.data()} {
+    b.fill(next_.span(), Row{0});
   }
   Reports(Reports const&) = delete;
   Reports& operator=(Reports const&) = delete;
-  ~Reports() { static_cast<void>(cudaStreamSynchronize(context_.stream)); }  // copies may be under way
+  ~Reports() {  // copies may be under way
+    static_cast<void>(cudaStreamSynchronize(context_.stream));
+    static_cast<void>(cudaStreamSynchronize(side_.get()));
+  }
 
-  /// Enqueues a copy of device memory. Throws InvalidArgument where it has no room.
-  void post(std::span<Row const> words) {
-    require(pending_ < ring_.size(), "more reports than there is room for", "Reports::post");
-    require(static_cast<Index>(words.size()) <= words_, "a report is longer than its room", "Reports::post");
-    context_.log->needs_host("Reports::post");
-    Report& report = ring_[(first_ + pending_) % ring_.size()];
-    report.size = words.size();
-    send_words(context_, words, report.words);
-    report.arrived.record(context_.stream);
+  /// Enqueues a copy of device memory. Part of work that may be captured: the copy runs beside what follows, up to `settle`,
+  /// and takes the next place each time that the work runs. Throws InvalidArgument where it has no room.
+  void send(std::span<Row const> words) {
+    require(static_cast<Index>(words.size()) <= ring_.room, "a report is longer than its room", "Reports::send");
+    written_.record(context_.stream);
+    written_.hold(side_.get());
+    Context side = context_;
+    side.stream = side_.get();
+    send_words(side, words, ring_);
+    sent_.record(side_.get());
+  }
+  /// What follows waits for what has been sent. In the same work.
+  void settle() { sent_.hold(context_.stream); }
+  /// Says that `size` words have been sent by the work enqueued last. Throws InvalidArgument where too many are pending.
+  void expect(Index size) {
+    require(pending_ < sizes_.size(), "more reports than there is room for", "Reports::expect");
+    std::size_t const place = (first_ + pending_) % sizes_.size();
+    sizes_[place] = static_cast<std::size_t>(size);
+    arrived_[place].record(context_.stream);
     ++pending_;
+  }
+  /// All three.
+  void post(std::span<Row const> words) {
+    context_.log->needs_host("Reports::post");
+    require(pending_ < sizes_.size(), "more reports than there is room for", "Reports::post");
+    send(words);
+    settle();
+    expect(static_cast<Index>(words.size()));
   }
   [[nodiscard]] Index pending() const { return static_cast<Index>(pending_); }
   /// Whether the oldest report is here; false where none is pending. Errors of kernels show here.
-  [[nodiscard]] bool arrived() const { return pending_ > 0 && ring_[first_].arrived.done(); }
+  [[nodiscard]] bool arrived() const { return pending_ > 0 && arrived_[first_].done(); }
   /// Waits for the oldest report, if there is one.
   void wait() {
     context_.log->wait("Reports::wait");
-    if (pending_ > 0) ring_[first_].arrived.wait();
+    if (pending_ > 0) arrived_[first_].wait();
   }
   /// The oldest report, once it has arrived.
   [[nodiscard]] std::span<Row const> front() const {
     require(pending_ > 0, "no report is pending", "Reports::front");
-    return {ring_[first_].words, ring_[first_].size};
+    return {ring_.words + static_cast<Index>(first_) * ring_.room, sizes_[first_]};
   }
   void pop() {
     require(pending_ > 0, "no report is pending", "Reports::pop");
-    first_ = (first_ + 1) % ring_.size();
+    first_ = (first_ + 1) % sizes_.size();
     --pending_;
   }
 
  private:
-  struct Report {
-    Row* words = nullptr;
-    std::size_t size = 0;
-    Event arrived;
-  };
-
   Context context_;
-  Index words_;
   PinnedSlots memory_;
-  std::vector<Report> ring_;
+  Stream side_;
+  Event written_, sent_;
+  std::vector<Event> arrived_;
+  std::vector<std::size_t> sizes_;
+  Buffer<Row> next_;
+  HostRing ring_;
   std::size_t first_ = 0, pending_ = 0;
 };
 

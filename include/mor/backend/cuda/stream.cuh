@@ -37,6 +37,8 @@ class Event {
   }
 
   void record(cudaStream_t stream) const { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+  /// What is enqueued in a stream from now on waits until the event's stream has come here.
+  void hold(cudaStream_t stream) const { check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
   /// Whether the stream has come here; errors of kernels show here.
   [[nodiscard]] bool done() const {
     cudaError_t const status = cudaEventQuery(event_);

@@ -57,19 +57,31 @@ class Reports {
   template <class B>
   Reports(B&, Index words, Index in_flight) : words_(words), room_(in_flight) {}
 
-  void post(std::span<Row const> words) {
-    require(pending() < room_, "more reports than there is room for", "Reports::post");
-    require(static_cast<Index>(words.size()) <= words_, "a report is longer than its room", "Reports::post");
+  void send(std::span<Row const> words) {
+    require(static_cast<Index>(words.size()) <= words_, "a report is longer than its room", "Reports::send");
     reports_.emplace_back(words.begin(), words.end());
   }
-  [[nodiscard]] Index pending() const { return static_cast<Index>(reports_.size()); }
-  [[nodiscard]] bool arrived() const { return !reports_.empty(); }
+  void settle() {}
+  void expect(Index /*size*/) {
+    require(pending_ < room_, "more reports than there is room for", "Reports::expect");
+    ++pending_;
+  }
+  void post(std::span<Row const> words) {
+    require(pending_ < room_, "more reports than there is room for", "Reports::post");
+    send(words);
+    expect(static_cast<Index>(words.size()));
+  }
+  [[nodiscard]] Index pending() const { return pending_; }
+  [[nodiscard]] bool arrived() const { return pending_ > 0; }
   void wait() {}
   [[nodiscard]] std::span<Row const> front() const { return reports_.front(); }
-  void pop() { reports_.pop_front(); }
+  void pop() {
+    reports_.pop_front();
+    --pending_;
+  }
 
  private:
-  Index words_, room_;
+  Index words_, room_, pending_ = 0;
   std::deque<std::vector<Row>> reports_;
 };
 

@@ -8,13 +8,16 @@
 
 namespace mor::cuda {
 
-/// to[i] = from[i]; `to` is page-locked host memory. Any number of blocks.
+/// Writes `words` words to the ring's next place, of `places` with `room` words each, in page-locked host memory; *next is
+/// that place, and becomes the one behind it. One block.
 template <int Threads>
-__global__ void __launch_bounds__(Threads) send_words_kernel(Row const* from, Row* to, int words) {
-  for (int i = static_cast<int>(blockIdx.x) * Threads + static_cast<int>(threadIdx.x); i < words;
-       i += static_cast<int>(gridDim.x) * Threads) {
-    to[i] = from[i];
-  }
+__global__ void __launch_bounds__(Threads) send_words_kernel(Row const* from, int words, Row* ring, int room, int places, Row* next) {
+  Row const place = *next;
+  Row* const to = ring + Index{place} * room;
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x); i < words; i += Threads) to[i] = from[i];
+  __syncthreads();
+  if (threadIdx.x == 0) *next = place + 1 == places ? 0 : place + 1;
 }
 
 }  // namespace mor::cuda
