@@ -133,6 +133,20 @@ void collect_entering(benchmark::State& state) {
   measure_calls(state, s,
                 [&](ServingTables const& t) { s.gpu.backend().collect_entering(t, s.rows(), s.tokens(), s.report()); });
 }
+void finish_and_collect(benchmark::State& state) {
+  Serving const s(*Gpu::instance(), state, CellStatus::Ready);
+  s.gpu.backend().start_recursion(s.tables(0), false, s.rows());
+  measure_calls(state, s, [&](ServingTables const& t) {
+    s.gpu.backend().finish_and_collect(t, s.rows(), s.scores.span(), s.report(), s.rows(), s.sampled());
+  });
+}
+void commit_and_collect(benchmark::State& state) {
+  Serving const s(*Gpu::instance(), state, CellStatus::Finished);
+  s.gpu.backend().collect_finished(s.tables(0), s.rows(), s.sampled());
+  measure_calls(state, s, [&](ServingTables const& t) {
+    s.gpu.backend().commit_and_collect(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report(), s.rows(), s.tokens());
+  });
+}
 void apply_edits(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Idle);
   std::vector<TableEdit> edits;
@@ -150,10 +164,8 @@ void replay(benchmark::State& state) {
 void control(Serving const& s, ServingTables const& t) {
   auto& b = s.gpu.backend();
   b.start_recursion(t, false, s.rows());
-  b.finish_recursion(t, s.rows(), s.scores.span(), s.report());
-  b.collect_finished(t, s.rows(), s.sampled());
-  b.commit_samples(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report());
-  b.collect_entering(t, s.rows(), s.tokens(), s.report());
+  b.finish_and_collect(t, s.rows(), s.scores.span(), s.report(), s.rows(), s.sampled());
+  b.commit_and_collect(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report(), s.rows(), s.tokens());
 }
 void control_of_a_tick(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Ready);
@@ -242,6 +254,8 @@ BENCHMARK(finish_recursion)->Apply(sizes);
 BENCHMARK(collect_finished)->Apply(sizes);
 BENCHMARK(commit_samples)->Apply(sizes);
 BENCHMARK(collect_entering)->Apply(sizes);
+BENCHMARK(finish_and_collect)->Apply(sizes);
+BENCHMARK(commit_and_collect)->Apply(sizes);
 BENCHMARK(apply_edits)->Apply(sizes);
 BENCHMARK(replay)->Apply(sizes);
 BENCHMARK(control_of_a_tick)->Apply(sizes);

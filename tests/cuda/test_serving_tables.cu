@@ -5,6 +5,7 @@
 #include "mor/backend/cuda/ops/serving_tables.cuh"
 #include "mor/backend/host/serving_tables.hpp"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <set>
@@ -42,8 +43,7 @@ struct Sides {
     REQUIRE(rows.same());
     REQUIRE(words.same());
   }
-  /// @param scored  false: no scores
-  void finish(test::ListPair& rows, bool scored) {
+  [[nodiscard]] std::vector<float> scores_of(test::ListPair& rows) {
     std::vector<float> scores;
     for (Row const cell : rows.host.lists[0]) {
       bool const real = scores.size() < static_cast<std::size_t>(rows.host.count[0]);
@@ -53,8 +53,15 @@ struct Sides {
       Row const kind = random.draw(0, 11);
       scores.push_back(kind < 4 ? special[kind] : random.draw_float());
     }
-    std::vector<double> const values(scores.begin(), scores.end());
-    test::DeviceMatrix<float> const device_scores(device, static_cast<Index>(scores.size()), 1, values);
+    return scores;
+  }
+  [[nodiscard]] test::DeviceMatrix<float> to_device(std::vector<float> const& values) {
+    return {device, static_cast<Index>(values.size()), 1, std::vector<double>(values.begin(), values.end())};
+  }
+  /// @param scored  false: no scores
+  void finish(test::ListPair& rows, bool scored) {
+    auto const scores = scores_of(rows);
+    auto const device_scores = to_device(scores);
     std::span<float const> const on_host(scores), there = device_scores.span();
     host::finish_recursion(host(), rows.host.rows(), scored ? on_host : on_host.first(0), host_report());
     cuda::finish_recursion<Arch>(device.context(), on_device(), rows.device.rows(), scored ? there : there.first(0),
@@ -69,20 +76,55 @@ struct Sides {
     REQUIRE(sampled.same());
     REQUIRE(words.same());
   }
-  void commit(test::ListPair& rows, test::SampledPair& sampled) {
+  void finish_and_collect(test::ListPair& rows, bool scored, test::ListPair& finished, test::SampledPair& sampled) {
+    auto const scores = scores_of(rows);
+    auto const device_scores = to_device(scores);
+    std::span<float const> const on_host(scores), there = device_scores.span();
+    host::finish_recursion(host(), rows.host.rows(), scored ? on_host : on_host.first(0), host_report());
+    host::collect_finished(host(), finished.host.rows(), sampled.host());
+    cuda::finish_and_collect<Arch>(device.context(), on_device(), rows.device.rows(), scored ? there : there.first(0), device_report(),
+                                   finished.device.rows(), sampled.device());
+    REQUIRE(finished.same());
+    REQUIRE(sampled.same());
+    REQUIRE(words.same());
+    REQUIRE(report.same());
+  }
+  [[nodiscard]] std::vector<Row> draw_tokens(std::size_t count) {
     std::vector<Row> tokens;
+    for (std::size_t i = 0; i < count; ++i) tokens.push_back(random.draw(-1, 5));
+    return tokens;
+  }
+  [[nodiscard]] std::vector<float> draw_logs(std::size_t count) {
     std::vector<float> logs;
-    for (std::size_t i = 0; i < sampled.host_cells.size(); ++i) {
-      tokens.push_back(random.draw(-1, 5));
-      logs.push_back(random.draw_float());
-    }
+    for (std::size_t i = 0; i < count; ++i) logs.push_back(random.draw_float());
+    return logs;
+  }
+  void commit(test::ListPair& rows, test::SampledPair& sampled) {
+    auto const tokens = draw_tokens(sampled.host_cells.size());
+    auto const logs = draw_logs(tokens.size());
     test::WordPair const device_tokens(device, tokens);
-    test::DeviceMatrix<float> const device_logs(device, static_cast<Index>(logs.size()), 1,
-                                                std::vector<double>(logs.begin(), logs.end()));
+    auto const device_logs = to_device(logs);
     host::commit_samples(host(), rows.host.rows(), sampled.host(), std::span<Token const>(tokens),
                          std::span<float const>(logs), host_report());
     cuda::commit_samples<Arch>(device.context(), on_device(), rows.device.rows(), sampled.device(),
                                device_tokens.device.span(), device_logs.span(), device_report());
+    REQUIRE(words.same());
+    REQUIRE(report.same());
+  }
+  /// New tokens go where those of the samples were.
+  void commit_and_enter(test::ListPair& finished, test::SampledPair& sampled, test::ListPair& entering) {
+    std::size_t const samples = sampled.host_cells.size(), rows = entering.host.lists[0].size();
+    test::WordPair tokens(device, draw_tokens(std::max(samples, rows)));
+    auto const logs = draw_logs(samples);
+    auto const device_logs = to_device(logs);
+    std::span<Row> const here(tokens.host), there = tokens.device.span();
+    host::commit_samples(host(), finished.host.rows(), sampled.host(), std::span<Token const>(here.first(samples)), std::span<float const>(logs),
+                         host_report());
+    host::collect_entering(host(), entering.host.rows(), here.first(rows), host_report());
+    cuda::commit_and_collect<Arch>(device.context(), on_device(), finished.device.rows(), sampled.device(), there.first(samples),
+                                   device_logs.span(), device_report(), entering.device.rows(), there.first(rows));
+    REQUIRE(entering.same());
+    REQUIRE(tokens.same());
     REQUIRE(words.same());
     REQUIRE(report.same());
   }
@@ -112,10 +154,15 @@ void check_ticks(test::Device& device, ServingShape const& shape, test::Cells ce
         entering(device, room / 2, every_list ? test::kAllLists : test::kEnteringLists);
     test::SampledPair sampled(device, sampled_room);
     sides.start(tick == 1, recursion);
-    sides.finish(recursion, tick != 1);
-    sides.collect(finished, sampled);
-    sides.commit(finished, sampled);
-    sides.enter(entering);
+    if ((static_cast<unsigned>(tick) + seed) % 2 == 0) {  // in one launch
+      sides.finish_and_collect(recursion, tick != 1, finished, sampled);
+      sides.commit_and_enter(finished, sampled, entering);
+    } else {
+      sides.finish(recursion, tick != 1);
+      sides.collect(finished, sampled);
+      sides.commit(finished, sampled);
+      sides.enter(entering);
+    }
   }
 }
 

@@ -183,6 +183,17 @@ concept FusesHeadSampling = requires(detail::VerbArguments<B> a, B& b, typename 
   head.run(b.context(), x, a.vector, 1e-5, a.x, a.rows, a.rules, a.tokens, a.real_out, a.rows_out, a.reals_out);
 };
 
+/// Optional: verbs that follow one another in every tick of all stages, in one pass.
+/// finish_and_collect(tables, rows, scores, report, finished, sampled): `finish_recursion` of rows, then `collect_finished`.
+/// commit_and_collect(tables, finished, sampled, tokens, log_probabilities, report, entering, entering_tokens): `commit_samples` of
+/// finished rows, then `collect_entering`; both lists of tokens may be the same memory.
+template <class B>
+concept JoinsLists = requires(detail::VerbArguments<B> a, B& b, ServingTables const& tables, ServingRows const& rows,
+                              SampledRows const& sampled, ServingReport const& report) {
+  b.finish_and_collect(tables, rows, a.reals, report, rows, sampled);
+  b.commit_and_collect(tables, rows, sampled, a.tokens, a.reals, report, rows, a.rows_out);
+};
+
 /// A backend that an engine can serve on.
 template <class B>
 concept ServingBackend = Backend<B> && ServingLayers<B> && ServingRouting<B> && ServingControl<B>;

@@ -208,7 +208,7 @@ class Engine {
     Index const longest = launch_keys(options_.context);
     stages_.recursion(most.recursion, 0, longest, {});
     stages_.finish(most.finished, most.sampled, longest, {});
-    stages_.enter(most.entering, longest, {}, [] {});
+    stages_.enter(most.entering, longest, {});
     model_->backend().arena().reset();
   }
 
@@ -300,9 +300,7 @@ class Engine {
     Index const coda = sizes_.coda(rows, finished_lately_);  // and for the prelude: beyond `few_rows` no prompt is in flight
     LaunchFlags const flags{false, apart(demand)};
     auto const work = [&](auto const& reported) {  // of all stages, which write every word of the report's header
-      stages_.recursion(rows, 0, longest, flags);
-      stages_.finish(coda, std::min(coda, state_.rooms().sampled), longest, flags);
-      stages_.enter(coda, longest, flags, reported);
+      stages_.all(rows, coda, std::min(coda, state_.rooms().sampled), longest, flags, reported);
     };
     if (options_.ticks_per_launch == 1) {
       std::span<Row const> const report = state_.report_words();
@@ -358,7 +356,7 @@ class Engine {
     }
     if (entering > 0) {
       Index const rows = sizes_.rows(entering);
-      replays_.run(launch_key(LaunchKind::Enter, rows, 0, longest, flags), [&] { stages_.enter(rows, longest, flags, [] {}); });
+      replays_.run(launch_key(LaunchKind::Enter, rows, 0, longest, flags), [&] { stages_.enter(rows, longest, flags); });
       planner_.prelude_ran();
     }
     post();

@@ -97,25 +97,7 @@ class Stages {
   void recursion(Index rows, Index phase, Index longest, LaunchFlags flags) {
     B& b = begin();
     auto const list = state_->recursion_rows(rows);
-    b.start_recursion(state_->tables(), flags.one_depth, list);
-    auto const& schedule = model_->schedule();
-    auto const& sets = schedule.recursions[static_cast<std::size_t>(phase)];
-    copies_.clear();
-    if (rules_.overlay) {
-      for (Index r = 1; r < schedule.num_recursions(); ++r) copies_.push_back(block_list(list.base_begins, list.first_limits, r, longest));
-    }
-    auto const keys_of = [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); };
-    TableRows<Scalar> const stream{state_->bank().hidden, list.cells};
-    std::span<Real> scores;
-    if constexpr (PassesAll<Router>) {
-      layers(sets, {stream.table, stream.rows}, stream, list, flags.rows_apart, keys_of);
-    } else {
-      auto const x = layers(sets, {stream.table, stream.rows}, {}, list, flags.rows_apart, keys_of);
-      auto context = router_context();
-      scores = b.arena().template allocate<Real>(rows);
-      model_->router().serve_step(context, model_->serving_router_state(), list,
-                                  state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank(), scores);
-    }
+    auto const scores = take_recursion(list, phase, longest, flags);
     b.finish_recursion(state_->tables(), list, scores, state_->report());
   }
 
@@ -125,6 +107,78 @@ class Stages {
     auto const list = state_->finished_rows(rows);
     auto const drawn = state_->sampled_rows(samples);
     b.collect_finished(state_->tables(), list, drawn);
+    auto const tokens = state_->tokens(samples);
+    auto const log_probabilities = draw(list, drawn, tokens, longest, flags);
+    b.commit_samples(state_->tables(), list, drawn, std::span<Token const>(tokens), log_probabilities, state_->report());
+  }
+
+  /// P.
+  void enter(Index rows, Index longest, LaunchFlags flags) {
+    B& b = begin();
+    auto const list = state_->entering_rows(rows);
+    auto const tokens = state_->tokens(rows);
+    b.collect_entering(state_->tables(), list, tokens, state_->report());
+    take_prelude(list, tokens, longest, flags);
+  }
+
+  /// R, C and P, one after the other. @param ends  rows of C and of P  @param reported  called when nothing is missing from the report
+  template <class Reported>
+  void all(Index rows, Index ends, Index samples, Index longest, LaunchFlags flags, Reported const& reported) {
+    B& b = begin();
+    auto const list = state_->recursion_rows(rows), finished = state_->finished_rows(ends), entering = state_->entering_rows(ends);
+    auto const drawn = state_->sampled_rows(samples);
+    auto const tokens = state_->tokens(samples), entering_tokens = state_->tokens(ends);
+    auto const scores = take_recursion(list, 0, longest, flags);
+    if constexpr (JoinsLists<B>) {
+      b.finish_and_collect(state_->tables(), list, scores, state_->report(), finished, drawn);
+    } else {
+      b.finish_recursion(state_->tables(), list, scores, state_->report());
+      b.collect_finished(state_->tables(), finished, drawn);
+    }
+    begin();
+    auto const log_probabilities = draw(finished, drawn, tokens, longest, flags);
+    std::span<Token const> const made = tokens;
+    if constexpr (JoinsLists<B>) {
+      b.commit_and_collect(state_->tables(), finished, drawn, made, log_probabilities, state_->report(), entering, entering_tokens);
+    } else {
+      b.commit_samples(state_->tables(), finished, drawn, made, log_probabilities, state_->report());
+      b.collect_entering(state_->tables(), entering, entering_tokens, state_->report());
+    }
+    reported();
+    begin();
+    take_prelude(entering, entering_tokens, longest, flags);
+  }
+
+ private:
+  /// Rows that are ready, once round the block. @return each one's score, in the arena; none where all go on
+  std::span<Real const> take_recursion(ServingRows const& list, Index phase, Index longest, LaunchFlags flags) {
+    B& b = backend();
+    b.start_recursion(state_->tables(), flags.one_depth, list);
+    auto const& schedule = model_->schedule();
+    auto const& sets = schedule.recursions[static_cast<std::size_t>(phase)];
+    copies_.clear();
+    if (rules_.overlay) {
+      for (Index r = 1; r < schedule.num_recursions(); ++r) copies_.push_back(block_list(list.base_begins, list.first_limits, r, longest));
+    }
+    TableRows<Scalar> const stream{state_->bank().hidden, list.cells};
+    TableRows<Scalar> const kept = PassesAll<Router> ? stream : TableRows<Scalar>{};
+    auto const x = layers(sets, {stream.table, stream.rows}, kept, list, flags.rows_apart,
+                          [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); });
+    if constexpr (PassesAll<Router>) {
+      return {};
+    } else {
+      auto context = router_context();
+      auto const rows = static_cast<Index>(list.cells.size());
+      auto const scores = b.arena().template allocate<Real>(rows);
+      model_->router().serve_step(context, model_->serving_router_state(), list,
+                                  state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank(), scores);
+      return scores;
+    }
+  }
+
+  /// Finished rows through the coda, and tokens drawn from those of them that make one. @return log-probabilities, in the arena
+  std::span<Real const> draw(ServingRows const& list, SampledRows const& drawn, std::span<Token> tokens, Index longest, LaunchFlags flags) {
+    B& b = backend();
     auto const& schedule = model_->schedule();
     TableRows<Scalar const> ends{state_->bank().hidden, drawn.cells};
     if (!schedule.coda.empty()) {
@@ -132,7 +186,7 @@ class Stages {
                             [&](std::size_t l) { return end_keys(list, schedule.prelude.size() + l, longest); });
       ends = {x, drawn.sources};
     }
-    auto const tokens = state_->tokens(samples);
+    auto const samples = static_cast<Index>(drawn.cells.size());
     auto const log_probabilities = b.arena().template allocate<Real>(samples);
     if (samples > 0) {
       auto const& t = model_->config().transformer;
@@ -142,18 +196,12 @@ class Stages {
       head_.sample(b, {views.weight_vector(indices.final_norm), t.rms_norm_eps, views.weight(indices.head)},
                    {ends, drawn.count, drawn.rules, state_->tables().texts(), logits, tokens, log_probabilities});
     }
-    b.commit_samples(state_->tables(), list, drawn, std::span<Token const>(tokens),
-                     std::span<Real const>(log_probabilities), state_->report());
+    return log_probabilities;
   }
 
-  /// P. @param reported  called when nothing is missing from the report
-  template <class Reported>
-  void enter(Index rows, Index longest, LaunchFlags flags, Reported const& reported) {
-    B& b = begin();
-    auto const list = state_->entering_rows(rows);
-    auto const tokens = state_->tokens(rows);
-    b.collect_entering(state_->tables(), list, tokens, state_->report());
-    reported();
+  /// New tokens through embedding and prelude.
+  void take_prelude(ServingRows const& list, std::span<Token const> tokens, Index longest, LaunchFlags flags) {
+    B& b = backend();
     auto const& prelude = model_->schedule().prelude;
     auto const embedding = model_->parameters().views().weight(model_->parameter_indices().embedding);
     TableRows<Scalar> const stream{state_->bank().hidden, list.cells};
@@ -162,12 +210,10 @@ class Stages {
                           [&](std::size_t l) { return end_keys(list, l, longest); });
     if constexpr (!PassesAll<Router>) {
       auto context = router_context();
-      model_->router().serve_enter(context, model_->serving_router_state(), list,
-                                   state_->order().first(static_cast<std::size_t>(rows)), x, state_->bank());
+      model_->router().serve_enter(context, model_->serving_router_state(), list, state_->order().first(list.cells.size()), x, state_->bank());
     }
   }
 
- private:
   /// Copies rows `from_` to rows `to_` of storage.
   void copy_keys(std::vector<PagedPlane<B>> const& planes) {
     B& b = begin();

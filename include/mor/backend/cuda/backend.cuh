@@ -388,6 +388,8 @@ static_assert(mor::Backend<Backend<float>>);
 static_assert(mor::ServingBackend<Backend<bfloat16>>);
 static_assert(mor::ServingBackend<Backend<float>>);
 static_assert(mor::PacesTicks<Backend<bfloat16>>);
+static_assert(mor::JoinsLists<Backend<bfloat16>>);
 static_assert(mor::PacesTicks<Backend<float>>);
+static_assert(mor::JoinsLists<Backend<float>>);
 
 }  // namespace mor::cuda

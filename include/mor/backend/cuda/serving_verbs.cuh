@@ -137,6 +137,16 @@ class ServingVerbs : public detail::LaunchFusions<T, Arch> {
                         ServingReport const& report) {
     cuda::collect_entering<Arch>(verb("collect_entering"), tables, rows, tokens, report);
   }
+  void finish_and_collect(ServingTables const& tables, ServingRows const& rows, Reals scores, ServingReport const& report,
+                          ServingRows const& finished, SampledRows const& sampled) {
+    cuda::finish_and_collect<Arch>(verb("finish_and_collect"), tables, rows, scores, report, finished, sampled);
+  }
+  void commit_and_collect(ServingTables const& tables, ServingRows const& finished, SampledRows const& sampled,
+                          std::span<Token const> tokens, Reals log_probabilities, ServingReport const& report,
+                          ServingRows const& entering, std::span<Token> entering_tokens) {
+    cuda::commit_and_collect<Arch>(verb("commit_and_collect"), tables, finished, sampled, tokens, log_probabilities, report, entering,
+                                   entering_tokens);
+  }
   /// @}
 
  protected:

@@ -15,14 +15,11 @@
 namespace mor::cuda {
 
 /// `host::collect_finished`: all rows that have room, up to the first that would make a token where no room is left for
-/// it.
-template <class Arch, int Steps>
-__global__ void __launch_bounds__(tuning::kServingThreads)
-    collect_finished_kernel(ServingTables tables, RowLists rows, SampledLists sampled) {
+/// it. By a block.
+template <int Steps>
+__device__ __forceinline__ void collect_finished_rows(ServingTables const& tables, RowLists const& rows, SampledLists const& sampled) {
   __shared__ int2 found[2][kWarpSize];
   __shared__ int listed_rows, drawn_rows;
-  wait_for_earlier_kernels<Arch>();
-  let_next_kernel_start<Arch>();
   auto const cells = static_cast<int>(tables.shape.cells());
   int const lane = lane_number();
   if (threadIdx.x == 0) listed_rows = 0, drawn_rows = 0;
@@ -103,13 +100,19 @@ __global__ void __launch_bounds__(tuning::kServingThreads)
   if (threadIdx.x == 0) sampled.count[0] = drawn_rows;
 }
 
-/// `host::collect_entering`. `entered` is the report's word.
 template <class Arch, int Steps>
 __global__ void __launch_bounds__(tuning::kServingThreads)
-    collect_entering_kernel(ServingTables tables, RowLists rows, Token* tokens, int tokens_room, Row* entered) {
-  __shared__ int found[2][kWarpSize];
+    collect_finished_kernel(ServingTables tables, RowLists rows, SampledLists sampled) {
   wait_for_earlier_kernels<Arch>();
   let_next_kernel_start<Arch>();
+  collect_finished_rows<Steps>(tables, rows, sampled);
+}
+
+/// `host::collect_entering`, by a block. `entered` is the report's word.
+template <int Steps>
+__device__ __forceinline__ void collect_entering_rows(ServingTables const& tables, RowLists const& rows, Token* tokens, int tokens_room,
+                                                      Row* entered) {
+  __shared__ int found[2][kWarpSize];
   auto const cells = static_cast<int>(tables.shape.cells());
   int const lane = lane_number();
   int before = 0;
@@ -154,6 +157,14 @@ __global__ void __launch_bounds__(tuning::kServingThreads)
   pad_lists(tables, rows, count);
   for (int i = count + static_cast<int>(threadIdx.x); i < tokens_room; i += static_cast<int>(blockDim.x)) tokens[i] = 0;
   if (threadIdx.x == 0) *entered = count;
+}
+
+template <class Arch, int Steps>
+__global__ void __launch_bounds__(tuning::kServingThreads)
+    collect_entering_kernel(ServingTables tables, RowLists rows, Token* tokens, int tokens_room, Row* entered) {
+  wait_for_earlier_kernels<Arch>();
+  let_next_kernel_start<Arch>();
+  collect_entering_rows<Steps>(tables, rows, tokens, tokens_room, entered);
 }
 
 }  // namespace mor::cuda

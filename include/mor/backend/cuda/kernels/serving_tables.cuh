@@ -52,15 +52,11 @@ __device__ __forceinline__ void count_states(ServingTables const& tables, int* c
   if (samples > 0) atomicAdd(counts + 2, samples);
 }
 
-/// `host::finish_recursion`. Dynamic shared memory has a word for each of `room` lists, all of them or a part at a
+/// `host::finish_recursion`, by a block. Dynamic shared memory has a word for each of `room` lists, all of them or a part at a
 /// time.
-template <class Arch, int Threads>
-__global__ void __launch_bounds__(Threads)
-    finish_recursion_kernel(ServingTables tables, RowLists rows, float const* scores, Row* report, int room) {
+__device__ __forceinline__ void finish_rows(ServingTables const& tables, RowLists const& rows, float const* scores, Row* report, int room) {
   extern __shared__ int last[];
   __shared__ int counts[3];
-  wait_for_earlier_kernels<Arch>();
-  let_next_kernel_start<Arch>();
   ServingShape const& shape = tables.shape;
   auto const threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
   int const count = rows.count[0];
@@ -112,13 +108,17 @@ __global__ void __launch_bounds__(Threads)
   if (thread == 3) report[ServingReport::WaitingSamples] = counts[2];
 }
 
-/// `host::commit_samples`. A slot has at most one row that makes a token.
 template <class Arch, int Threads>
 __global__ void __launch_bounds__(Threads)
-    commit_samples_kernel(ServingTables tables, RowLists rows, SampledLists sampled, Token const* tokens,
-                          float const* log_probabilities, ServingReport report, Row* words) {
+    finish_recursion_kernel(ServingTables tables, RowLists rows, float const* scores, Row* report, int room) {
   wait_for_earlier_kernels<Arch>();
   let_next_kernel_start<Arch>();
+  finish_rows(tables, rows, scores, report, room);
+}
+
+/// `host::commit_samples`, by a block. A slot has at most one row that makes a token.
+__device__ __forceinline__ void commit_rows(ServingTables const& tables, RowLists const& rows, SampledLists const& sampled,
+                                            Token const* tokens, float const* log_probabilities, ServingReport const& report, Row* words) {
   auto const threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
   int const finished = rows.count[0], drawn = sampled.count[0];
   for (int i = thread; i < finished; i += threads) {
@@ -147,6 +147,15 @@ __global__ void __launch_bounds__(Threads)
     words[ServingReport::FinishedRows] = finished;
     words[ServingReport::SampledRows] = drawn;
   }
+}
+
+template <class Arch, int Threads>
+__global__ void __launch_bounds__(Threads)
+    commit_samples_kernel(ServingTables tables, RowLists rows, SampledLists sampled, Token const* tokens,
+                          float const* log_probabilities, ServingReport report, Row* words) {
+  wait_for_earlier_kernels<Arch>();
+  let_next_kernel_start<Arch>();
+  commit_rows(tables, rows, sampled, tokens, log_probabilities, report, words);
 }
 
 }  // namespace mor::cuda

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "mor/backend/cuda/kernels/serving_collect.cuh"
+#include "mor/backend/cuda/kernels/serving_joined.cuh"
 #include "mor/backend/cuda/kernels/serving_lists.cuh"
 #include "mor/backend/cuda/kernels/serving_start.cuh"
 #include "mor/backend/cuda/kernels/serving_tables.cuh"
@@ -50,6 +51,10 @@ template <class Arch>
 [[nodiscard]] inline LaunchShape one_block(Index items, Index shared_bytes = 0) {
   return {dim3(1), tuning::serving_threads(items), shared_bytes, 1, Arch::capability >= 90};
 }
+/// Lists whose last rows `finish_recursion` keeps in shared memory at a time.
+[[nodiscard]] inline Index lists_at_once(ServingTables const& tables) {
+  return std::min(tables.shape.slots * tables.shape.recursions, tuning::kServingLists);
+}
 /// One block that looks at all cells and writes `rows` rows.
 template <class Arch>
 [[nodiscard]] inline LaunchShape look_at_cells(ServingTables const& tables, std::size_t rows, Index shared_bytes = 0) {
@@ -84,7 +89,7 @@ inline void start_recursion(Context const& context, ServingTables const& tables,
 template <class Arch>
 inline void finish_recursion(Context const& context, ServingTables const& tables, ServingRows const& rows,
                              std::span<float const> scores, ServingReport const& report) {
-  Index const lists = std::min(tables.shape.slots * tables.shape.recursions, tuning::kServingLists);
+  Index const lists = detail::lists_at_once(tables);
   launch(context, "finish_recursion",
          detail::look_at_cells<Arch>(tables, rows.cells.size(), lists * static_cast<Index>(sizeof(int))),
          &finish_recursion_kernel<Arch, tuning::kServingThreads>, tables, detail::row_lists(rows), detail::list_or_null(scores),
@@ -122,6 +127,32 @@ inline void collect_entering(Context const& context, ServingTables const& tables
   launch(context, "collect_entering", detail::look_at_cells<Arch>(tables, std::max(rows.cells.size(), tokens.size())),
          kernel, tables, detail::row_lists(rows), tokens.data(), static_cast<int>(tokens.size()),
          report.words.data() + ServingReport::EnteredRows);
+}
+
+/// `finish_recursion`, then `collect_finished`. Floor: theirs.
+template <class Arch>
+inline void finish_and_collect(Context const& context, ServingTables const& tables, ServingRows const& rows, std::span<float const> scores,
+                               ServingReport const& report, ServingRows const& finished, SampledRows const& sampled) {
+  Index const lists = detail::lists_at_once(tables);
+  auto* const kernel = detail::one_step(tables) ? &finish_and_collect_kernel<Arch, 1>
+                                                : &finish_and_collect_kernel<Arch, tuning::kServingSteps>;
+  std::size_t const most = std::max({rows.cells.size(), finished.cells.size(), sampled.cells.size()});
+  launch(context, "finish_and_collect", detail::look_at_cells<Arch>(tables, most, lists * static_cast<Index>(sizeof(int))), kernel, tables,
+         detail::row_lists(rows), detail::list_or_null(scores), report.words.data(), static_cast<int>(lists), detail::row_lists(finished),
+         detail::sampled_lists(sampled));
+}
+
+/// `commit_samples`, then `collect_entering`. Floor: theirs.
+template <class Arch>
+inline void commit_and_collect(Context const& context, ServingTables const& tables, ServingRows const& finished, SampledRows const& sampled,
+                               std::span<Token const> tokens, std::span<float const> log_probabilities, ServingReport const& report,
+                               ServingRows const& entering, std::span<Token> entering_tokens) {
+  auto* const kernel = detail::one_step(tables) ? &commit_and_collect_kernel<Arch, 1>
+                                                : &commit_and_collect_kernel<Arch, tuning::kServingSteps>;
+  std::size_t const most = std::max({finished.cells.size(), sampled.cells.size(), entering.cells.size(), entering_tokens.size()});
+  launch(context, "commit_and_collect", detail::look_at_cells<Arch>(tables, most), kernel, tables, detail::row_lists(finished),
+         detail::sampled_lists(sampled), tokens.data(), log_probabilities.data(), report, report.words.data(), detail::row_lists(entering),
+         entering_tokens.data(), static_cast<int>(entering_tokens.size()));
 }
 
 }  // namespace mor::cuda
