@@ -9,8 +9,8 @@
 #include "mor/infer/engine_options.hpp"
 #include "mor/infer/event_log.hpp"
 #include "mor/infer/planner_setup.hpp"
-#include "mor/infer/prefix_cache.hpp"
 #include "mor/infer/sequence.hpp"
+#include "mor/infer/slot_lists.hpp"
 #include "mor/infer/table_edits.hpp"
 #include "mor/math/serving.hpp"
 
@@ -28,19 +28,24 @@ class Planner {
   explicit Planner(PlannerSetup setup)
       : setup_(std::move(setup)),
         edits_(setup_.shape),
-        pools_{PagePool(setup_.block_pages), PagePool(setup_.end_pages), setup_.has_ends, setup_.shape.page_size},
+        lists_(setup_, edits_),
         admission_(setup_),
         slots_(static_cast<std::size_t>(setup_.shape.slots)),
         cell_owner_(static_cast<std::size_t>(setup_.shape.cells()), -1),
         prompt_cells_(setup_.shape.slots, setup_.shape.prompt_cells) {
     statistics_.depths.assign(static_cast<std::size_t>(setup_.shape.recursions) + 1, 0);
-    statistics_.total_pages = pools_.block.size();
-    statistics_.total_end_pages = pools_.ends.size();
-    for (Index slot = 0; slot < setup_.shape.slots; ++slot) cell_owner_[static_cast<std::size_t>(slot)] = slot;
+    statistics_.total_pages = lists_.pools().block.size();
+    statistics_.total_end_pages = lists_.pools().ends.size();
+    for (Index slot = 0; slot < setup_.shape.slots; ++slot) {
+      slots_[static_cast<std::size_t>(slot)].number = slot;
+      cell_owner_[static_cast<std::size_t>(slot)] = slot;
+    }
   }
+  Planner(Planner const&) = delete;
+  Planner& operator=(Planner const&) = delete;
 
   RequestId submit(Request request) {
-    check_request(setup_, pools_, request);
+    check_request(setup_, lists_.pools(), request);
     if (static_cast<Index>(queue_.size()) >= setup_.options.queue) {
       fail(ErrorCode::OutOfMemory, "the queue is full", "Engine::submit", "at most " + text_of(setup_.options.queue) + " waiting requests",
            text_of(queue_.size()));
@@ -123,22 +128,20 @@ class Planner {
   [[nodiscard]] std::span<Event const> hand_out_events() { return events_.hand_out(); }
   [[nodiscard]] TableEdits const& edits() const { return edits_; }
   void edits_made() { edits_.made(); }
-  void drop_prefixes() { prefixes_.clear(pools_); }
+  void drop_prefixes() { lists_.drop_prefixes(); }
 
   [[nodiscard]] EngineStatistics statistics() const {
     EngineStatistics now = statistics_;
     now.queued = static_cast<Index>(queue_.size());
     now.running = running();
-    now.free_pages = pools_.block.free();
-    now.free_end_pages = pools_.ends.free();
-    now.cached_pages = pools_.block.only_kept();
+    now.free_pages = lists_.pools().block.free();
+    now.free_end_pages = lists_.pools().ends.free();
+    now.cached_pages = lists_.pools().block.only_kept();
     return now;
   }
   [[nodiscard]] EngineStatistics& counters() { return statistics_; }
 
  private:
-  [[nodiscard]] Index number(Slot const& slot) const { return &slot - slots_.data(); }
-
   [[nodiscard]] std::vector<Slot*> by_age() {
     std::vector<Slot*> order;
     for (Slot& slot : slots_) {
@@ -148,13 +151,8 @@ class Planner {
     return order;
   }
 
-  // Lists and pages.
+  // Room in lists.
 
-  /// Keys that list `l` may hold after this tick, where the slot has read `read` tokens of `tokens` that may be on their way.
-  [[nodiscard]] Index list_bound(Slot const& slot, Index l, Index tokens) const {
-    if (l == 0 || setup_.shape.dense_lists) return tokens;
-    return slot.lengths[static_cast<std::size_t>(l)] + tokens - slot.read();
-  }
   /// Tokens whose rows a decoding slot may have started by the end of this launch. The last token is never read.
   [[nodiscard]] Index tokens_bound(Slot const& slot) const {
     return std::min(slot.sequence->length() + in_flight_ + ticks_, slot.sequence->last_position);
@@ -164,41 +162,10 @@ class Planner {
     return tokens == slot.goal ? std::min(tokens + ticks_ - 1, slot.sequence->last_position) : tokens;
   }
 
-  /// Lengthens the slot's lists to hold `tokens` tokens; false, and nothing done, where pages are missing.
-  bool lengthen(Slot& slot, Index tokens) {
-    Index missing = 0;
-    for (std::size_t l = 0; l < slot.pages.block.size(); ++l) {
-      missing += std::max<Index>(0, pools_.pages_of(list_bound(slot, static_cast<Index>(l), tokens)) -
-                                        static_cast<Index>(slot.pages.block[l].size()));
-    }
-    Index const missing_ends =
-        pools_.has_ends ? std::max<Index>(0, pools_.pages_of(tokens) - static_cast<Index>(slot.pages.ends.size())) : 0;
-    if (missing > pools_.block.free() + pools_.block.only_kept() ||
-        missing_ends > pools_.ends.free() + pools_.ends.only_kept()) {
-      return false;
-    }
-    while ((missing > pools_.block.free() || missing_ends > pools_.ends.free()) && prefixes_.drop_oldest(pools_)) {
-    }
-    for (std::size_t l = 0; l < slot.pages.block.size(); ++l) {
-      auto& list = slot.pages.block[l];
-      Index const wanted = pools_.pages_of(list_bound(slot, static_cast<Index>(l), tokens));
-      while (static_cast<Index>(list.size()) < wanted) add_page(slot, false, static_cast<Index>(l), pools_.block.take());
-    }
-    while (pools_.has_ends && static_cast<Index>(slot.pages.ends.size()) < pools_.pages_of(tokens)) {
-      add_page(slot, true, 0, pools_.ends.take());
-    }
-    return true;
-  }
-  void add_page(Slot& slot, bool ends, Index l, Row page) {
-    auto& list = ends ? slot.pages.ends : slot.pages.block[static_cast<std::size_t>(l)];
-    edits_.page(number(slot), ends, l, static_cast<Index>(list.size()), page);
-    list.push_back(page);
-  }
-
   /// Room for the rows that a decoding slot may start; takes it from the youngest where there is none.
   void grow(Slot& slot) {
     if (!slot.may_decode()) return;
-    while (!lengthen(slot, std::max(tokens_bound(slot), slot.goal))) {
+    while (!lists_.lengthen(slot, std::max(tokens_bound(slot), slot.goal))) {
       Slot* const victim = youngest();
       preempt(*victim);
       if (victim == &slot) return;
@@ -217,14 +184,14 @@ class Planner {
   }
   /// Frees a slot whose rows may be at work.
   std::unique_ptr<Sequence> evict(Slot& slot) {
-    edits_.stop(number(slot));
+    edits_.stop(slot.number);
     for (Index i = 0; i < slot.chunk.rows; ++i) edits_.stop(slot.chunk.first_cell + i);
     return leave(slot);
   }
   /// Frees a slot.
   std::unique_ptr<Sequence> leave(Slot& slot) {
     free_chunk(slot);
-    pools_.release(slot.pages);
+    lists_.release(slot);
     return std::move(slot.sequence);
   }
   void free_chunk(Slot& slot) {
@@ -241,7 +208,7 @@ class Planner {
     if (slot.chunk.rows != 0 || slot.fed == slot.goal) return true;
     auto const [first, cells] = prompt_cells_.take(std::min(setup_.options.prefill_chunk, slot.goal - slot.fed));
     if (cells == 0) return true;
-    while (!lengthen(slot, entering_bound(slot, slot.fed + cells))) {
+    while (!lists_.lengthen(slot, entering_bound(slot, slot.fed + cells))) {
       Slot* const victim = youngest();
       if (!nothing_moves() || victim == &slot) {
         prompt_cells_.give_back(first, cells);
@@ -249,8 +216,8 @@ class Planner {
       }
       preempt(*victim);
     }
-    edits_.chunk(number(slot), first, cells, slot.fed, slot.goal - 1);
-    std::fill_n(cell_owner_.begin() + static_cast<std::ptrdiff_t>(first), cells, number(slot));
+    edits_.chunk(slot.number, first, cells, slot.fed, slot.goal - 1);
+    std::fill_n(cell_owner_.begin() + static_cast<std::ptrdiff_t>(first), cells, slot.number);
     slot.chunk = {first, cells, cells, tick_, false};
     slot.fed += cells;
     statistics_.prompt_tokens += cells;
@@ -275,13 +242,13 @@ class Planner {
 
   /// Whether the request fits beside what the others will still need.
   [[nodiscard]] bool fits(Sequence const& sequence) {
-    if (running() > 0 && !room_for(sequence, pools_.block.only_kept(), pools_.ends.only_kept())) return false;
-    while (!room_for(sequence, 0, 0) && prefixes_.drop_oldest(pools_)) {
+    if (running() > 0 && !room_for(sequence, lists_.pools().block.only_kept(), lists_.pools().ends.only_kept())) return false;
+    while (!room_for(sequence, 0, 0) && lists_.drop_oldest_prefix()) {
     }
     return true;
   }
   [[nodiscard]] bool room_for(Sequence const& sequence, Index more, Index more_ends) const {
-    return admission_.room_for(setup_, pools_, slots_, sequence, more, more_ends);
+    return admission_.room_for(setup_, lists_.pools(), slots_, sequence, more, more_ends);
   }
 
   void enter(Slot& slot, std::unique_ptr<Sequence> sequence) {
@@ -295,60 +262,12 @@ class Planner {
     slot.pages.block.assign(static_cast<std::size_t>(setup_.block_lists), {});
     slot.lengths.assign(static_cast<std::size_t>(setup_.shape.recursions), 0);
     guest.depths.clear();
-    reuse_prefix(slot);
-    edits_.guest(number(slot), slot);
-  }
-
-  /// Begins with keys that an earlier request left: whole pages are shared, the last one of a list is copied.
-  void reuse_prefix(Slot& slot) {
-    if (!setup_.options.prefix_cache) return;
-    auto& guest = *slot.sequence;
-    KeptPrefix const* const kept = prefixes_.find(guest.text, knobs_of(guest));
-    if (kept == nullptr) return;
-    Index const tokens = static_cast<Index>(kept->tokens.size());
-    Index copies = 0;
-    for (Index l = 0; l < setup_.block_lists; ++l) copies += kept_length(*kept, l) % pools_.page_size != 0 ? 1 : 0;
-    if (copies > pools_.block.free() || (pools_.has_ends && pools_.ends.free() < 1)) return;
-    for (Index l = 0; l < setup_.block_lists; ++l) {
-      take_list(slot, false, l, kept->pages.block[static_cast<std::size_t>(l)], kept_length(*kept, l));
+    if (Index const tokens = lists_.reuse_prefix(slot); tokens > 0) {
+      slot.fed = tokens;
+      ++statistics_.prefix_hits;
+      statistics_.prefix_tokens += tokens;
     }
-    if (pools_.has_ends) take_list(slot, true, 0, kept->pages.ends, tokens);
-    slot.lengths = kept->lengths;
-    guest.depths = kept->depths;
-    slot.fed = tokens;
-    ++statistics_.prefix_hits;
-    statistics_.prefix_tokens += tokens;
-  }
-  [[nodiscard]] Index kept_length(KeptPrefix const& kept, Index l) const {
-    return l == 0 || setup_.shape.dense_lists ? static_cast<Index>(kept.tokens.size()) : kept.lengths[static_cast<std::size_t>(l)];
-  }
-  void take_list(Slot& slot, bool ends, Index l, std::vector<Row> const& pages, Index keys) {
-    PagePool& pool = ends ? pools_.ends : pools_.block;
-    for (std::size_t i = 0; i < pages.size(); ++i) {
-      Index const left = keys - static_cast<Index>(i) * pools_.page_size;
-      if (left >= pools_.page_size) {
-        pool.share(pages[i]);
-        add_page(slot, ends, l, pages[i]);
-      } else {
-        Row const own = pool.take();
-        edits_.copy({ends, pages[i], own, left});
-        add_page(slot, ends, l, own);
-      }
-    }
-  }
-  /// The knobs that the decisions depended on.
-  [[nodiscard]] static DepthKnobs knobs_of(Sequence const& sequence) {
-    return {sequence.request.depth.threshold, sequence.least_depth, sequence.most_depth};
-  }
-  void keep_prefix(Slot const& slot) {
-    if (!setup_.options.prefix_cache) return;
-    auto const& guest = *slot.sequence;
-    std::vector<Index> lengths;
-    for (Index l = 0; l < setup_.block_lists; ++l) {
-      lengths.push_back(l == 0 || setup_.shape.dense_lists ? slot.read() : slot.lengths[static_cast<std::size_t>(l)]);
-    }
-    prefixes_.keep(std::span<Token const>(guest.text).first(static_cast<std::size_t>(slot.read())), knobs_of(guest),
-                   guest.depths, slot.lengths, slot.pages, lengths, pools_);
+    edits_.guest(slot.number, slot);
   }
 
   // Reports.
@@ -370,7 +289,7 @@ class Planner {
     admission_.saw(depth);
     if (cell < setup_.shape.slots || --slot->chunk.left > 0) return;
     free_chunk(*slot);
-    keep_prefix(*slot);
+    lists_.keep_prefix(*slot);
   }
 
   void token_made(Index tick, Index cell, Token token, float log_probability, bool ends) {
@@ -387,7 +306,7 @@ class Planner {
     if (guest.length() - guest.prompt_tokens() >= guest.request.max_new_tokens) reason = FinishReason::Length;
     if (guest.request.end_token && token == *guest.request.end_token) reason = FinishReason::EndToken;
     if (token < 0) reason = FinishReason::NonFinite;
-    if (token >= 0) keep_prefix(*slot);
+    if (token >= 0) lists_.keep_prefix(*slot);
     finish(leave(*slot), reason);
   }
 
@@ -415,8 +334,7 @@ class Planner {
 
   PlannerSetup setup_;
   TableEdits edits_;
-  PagePools pools_;
-  PrefixCache prefixes_;
+  SlotLists lists_;
   Admission admission_;
   std::vector<Slot> slots_;
   std::vector<Index> cell_owner_;  // [cells] slot; -1: none

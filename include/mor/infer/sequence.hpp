@@ -62,6 +62,7 @@ struct PromptChunk {
 
 /// What a slot serves, as far as the host knows: reports are some ticks old.
 struct Slot {
+  Index number = 0;
   std::unique_ptr<Sequence> sequence;  ///< null: free
   Index first_tick = 0;                ///< reports of earlier ticks speak of an earlier guest
   Index admitted = 0;                  ///< order of admission
