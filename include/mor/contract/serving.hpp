@@ -150,7 +150,7 @@ struct StackedLayer {
 /// The rows that go through a stack of layers.
 template <class Scalar>
 struct StackRows {
-  TableRows<Scalar const> x;
+  TableRows<Scalar const> x;         ///< [N], also where fewer are real: the others may be read
   std::span<Row const> positions{};  ///< [N]
   std::span<Row const> count{};    ///< one number in the backend's memory; rows from that on are left alone (empty: there are none such)
   bool rows_apart = false;         ///< no row sees a key that another row of the call writes
