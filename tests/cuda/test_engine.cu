@@ -110,7 +110,7 @@ std::size_t differing(std::vector<Answer> const& a, std::vector<Answer> const& b
 
 }  // namespace
 
-TEST_CASE("1000 sampled requests get the same bits on the device alone and in any batch, chunk, schedule and storage") {
+TEST_CASE("1000 sampled requests get the same bits on the device alone and in any batch, chunk, schedule and storage", "[cuda]") {
   test::require_device();
   cuda::Backend<bfloat16> backend;
   Net<bfloat16> net(backend, small_config());
@@ -132,7 +132,7 @@ TEST_CASE("1000 sampled requests get the same bits on the device alone and in an
   CHECK(differing(serve(net, few, options_of(8, 64), infer::NoRefillScheduler{}), alone) == 0);
 }
 
-TEST_CASE("ticks that the device goes on for by itself change no bit of what requests get") {
+TEST_CASE("ticks that the device goes on for by itself change no bit of what requests get", "[cuda]") {
   test::require_device();
   cuda::Backend<bfloat16> backend;
   Net<bfloat16> net(backend, small_config());
@@ -156,7 +156,7 @@ TEST_CASE("ticks that the device goes on for by itself change no bit of what req
   CHECK(differing(serve(net, requests, tight), single) == 0);
 }
 
-TEST_CASE("kernels that take a stage or the end of a token at once change no more than last bits on the device") {
+TEST_CASE("kernels that take a stage or the end of a token at once change no more than last bits on the device", "[cuda]") {
   test::require_device();
   cuda::Backend<bfloat16> backend;
   Net<bfloat16> net(backend, small_config());
@@ -176,7 +176,7 @@ TEST_CASE("kernels that take a stage or the end of a token at once change no mor
   CHECK(close > got.size() * 17 / 20);  // last bits decide some depths and tokens
 }
 
-TEST_CASE("the device goes on by itself with kernels of which all blocks run at once") {
+TEST_CASE("the device goes on by itself with kernels of which all blocks run at once", "[cuda]") {
   test::require_device();
   cuda::Backend<bfloat16> backend;
   Net<bfloat16> net(backend, small_config());
@@ -190,7 +190,7 @@ TEST_CASE("the device goes on by itself with kernels of which all blocks run at 
   CHECK(statistics.launches < statistics.ticks);  // else the loops were not captured
 }
 
-TEST_CASE("texts that decode in step need few launches where the device goes on by itself") {
+TEST_CASE("texts that decode in step need few launches where the device goes on by itself", "[cuda]") {
   test::require_device();
   cuda::Backend<bfloat16> backend;
   Net<bfloat16> net(backend, small_config());
@@ -211,7 +211,7 @@ TEST_CASE("texts that decode in step need few launches where the device goes on 
   CHECK(statistics.launches < statistics.ticks / 16 + 40);
 }
 
-TEST_CASE("token choice over a shared cache is served in the same bits in any batch on the device") {
+TEST_CASE("token choice over a shared cache is served in the same bits in any batch on the device", "[cuda]") {
   test::require_device();
   cuda::Backend<bfloat16> backend;
   Chosen net(backend, small_config());
@@ -220,7 +220,7 @@ TEST_CASE("token choice over a shared cache is served in the same bits in any ba
   CHECK(differing(serve(net, requests, options_of(33, 64)), serve(net, requests, options_of(3, 17))) == 0);
 }
 
-TEST_CASE("the engine on the device says what the model says when it generates alone") {
+TEST_CASE("the engine on the device says what the model says when it generates alone", "[cuda]") {
   test::require_device();
   cuda::Backend<float> backend;
   Net<float> net(backend, small_config());

@@ -79,7 +79,7 @@ void check_step(Index rows, Index cols, Index padding, bool aux) {
 
 }  // namespace
 
-TEST_CASE("an expert's step updates every row at its own depth and scores it with its own router") {
+TEST_CASE("an expert's step updates every row at its own depth and scores it with its own router", "[cuda]") {
   for (Index const rows : {1, 5, 67}) {
     for (bool const aux : {false, true}) {
       check_step<bfloat16, cuda::Sm90>(rows, 960, 0, aux);
@@ -89,7 +89,7 @@ TEST_CASE("an expert's step updates every row at its own depth and scores it wit
   }
 }
 
-TEST_CASE("an expert's entry writes the gate of the first recursion") {
+TEST_CASE("an expert's entry writes the gate of the first recursion", "[cuda]") {
   test::Device device;
   Case<bfloat16> c(device, 19, 576, 0, false);
   c.step.routers.count = 1;
@@ -104,7 +104,7 @@ TEST_CASE("an expert's entry writes the gate of the first recursion") {
   CHECK(test::relative_error(c.device_gate.values(), gate) < 1e-4);
 }
 
-TEST_CASE("an expert's step gives a row the same bits alone and among others") {
+TEST_CASE("an expert's step gives a row the same bits alone and among others", "[cuda]") {
   test::Device device;
   Case<bfloat16> many(device, 67, 960, 0, false), again(device, 67, 960, 0, false);
   test::DeviceRows const cells(device, many.cells), depths(device, many.depths);
