@@ -61,10 +61,11 @@ class SlotLists {
     if (kept == nullptr) return 0;
     Index const tokens = static_cast<Index>(kept->tokens.size());
     Index copies = 0;
-    for (Index l = 0; l < setup_->block_lists; ++l) copies += kept_length(*kept, l) % pools_.page_size != 0 ? 1 : 0;
+    auto const keys = [&](Index l) { return list_length(tokens, kept->lengths, l); };
+    for (Index l = 0; l < setup_->block_lists; ++l) copies += keys(l) % pools_.page_size != 0 ? 1 : 0;
     if (copies > pools_.block.free() || (pools_.has_ends && pools_.ends.free() < 1)) return 0;
     for (Index l = 0; l < setup_->block_lists; ++l) {
-      take_list(slot, false, l, kept->pages.block[static_cast<std::size_t>(l)], kept_length(*kept, l));
+      take_list(slot, false, l, kept->pages.block[static_cast<std::size_t>(l)], keys(l));
     }
     if (pools_.has_ends) take_list(slot, true, 0, kept->pages.ends, tokens);
     slot.lengths = kept->lengths;
@@ -76,9 +77,7 @@ class SlotLists {
     if (!setup_->options.prefix_cache) return;
     auto const& guest = *slot.sequence;
     std::vector<Index> lengths;
-    for (Index l = 0; l < setup_->block_lists; ++l) {
-      lengths.push_back(l == 0 || setup_->shape.dense_lists ? slot.read() : slot.lengths[static_cast<std::size_t>(l)]);
-    }
+    for (Index l = 0; l < setup_->block_lists; ++l) lengths.push_back(list_length(slot.read(), slot.lengths, l));
     prefixes_.keep(std::span<Token const>(guest.text).first(static_cast<std::size_t>(slot.read())), knobs_of(guest),
                    guest.depths, slot.lengths, slot.pages, lengths, pools_);
   }
@@ -87,8 +86,9 @@ class SlotLists {
   void drop_prefixes() { prefixes_.clear(pools_); }
 
  private:
-  [[nodiscard]] Index kept_length(KeptPrefix const& kept, Index l) const {
-    return l == 0 || setup_->shape.dense_lists ? static_cast<Index>(kept.tokens.size()) : kept.lengths[static_cast<std::size_t>(l)];
+  /// Keys of list `l` where `tokens` tokens have been read, of which recursion l has seen lengths[l].
+  [[nodiscard]] Index list_length(Index tokens, std::vector<Index> const& lengths, Index l) const {
+    return l == 0 || setup_->shape.dense_lists ? tokens : lengths[static_cast<std::size_t>(l)];
   }
   void take_list(Slot& slot, bool ends, Index l, std::vector<Row> const& pages, Index keys) {
     PagePool& pool = ends ? pools_.ends : pools_.block;
@@ -114,10 +114,9 @@ class SlotLists {
     list.push_back(page);
   }
 
-  /// Keys that list `l` may hold after this tick, where the slot has read `read` tokens of `tokens` that may be on their way.
+  /// Keys that list `l` may hold when `tokens` tokens have been read: each that has not been yet may take every recursion.
   [[nodiscard]] Index list_bound(Slot const& slot, Index l, Index tokens) const {
-    if (l == 0 || setup_->shape.dense_lists) return tokens;
-    return slot.lengths[static_cast<std::size_t>(l)] + tokens - slot.read();
+    return list_length(slot.read(), slot.lengths, l) + tokens - slot.read();
   }
 
   PlannerSetup const* setup_;
