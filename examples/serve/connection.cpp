@@ -15,8 +15,7 @@ namespace {
 
 /// How soon a waiting thread notices that the server stops.
 constexpr auto slice = std::chrono::milliseconds(100);
-constexpr auto linger_time = std::chrono::seconds(1);
-constexpr std::size_t linger_bytes = std::size_t{4} << 20;
+constexpr auto linger_time = std::chrono::seconds(2);
 
 void name_of(sockaddr_storage const& address, socklen_t length, std::string& host, int& port) {
   std::array<char, NI_MAXHOST> name{};
@@ -114,11 +113,10 @@ ssize_t Connection::write(char const* bytes, std::size_t size) {
 
 void Connection::linger() {
   if (::shutdown(socket_, SHUT_WR) != 0) return;
-  auto const until = Clock::now() + linger_time;
-  for (std::size_t drained = 0; drained < linger_bytes && wait_for(POLLIN, until - Clock::now());) {
+  // However much comes: a client that is reset while it sends a body seldom looks for the answer that says why.
+  for (auto const until = Clock::now() + linger_time; Clock::now() < until && wait_for(POLLIN, until - Clock::now());) {
     ssize_t const count = ::recv(socket_, buffer_.data(), buffer_.size(), MSG_DONTWAIT);
-    if (count <= 0) return;
-    drained += static_cast<std::size_t>(count);
+    if (count == 0 || (count < 0 && errno != EINTR && errno != EAGAIN)) return;
   }
 }
 
