@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 #include <vector>
 
 namespace mor::infer {
@@ -25,31 +24,39 @@ class Admission {
     for (Row r = 0; r < depth; ++r) ++visits_[static_cast<std::size_t>(r)];
   }
 
-  /// Whether the request fits into what is free and so many more pages.
-  [[nodiscard]] bool room_for(PlannerSetup const& setup, PagePools const& pools, std::span<Slot const> slots,
-                              Sequence const& sequence, Index more, Index more_ends) const {
-    Expectation all = expect(setup, pools, sequence.last_position);
-    for (Slot const& slot : slots) {
-      if (slot.sequence == nullptr) continue;
-      auto const whole = expect(setup, pools, slot.sequence->last_position);
-      double held = 0.0;
-      for (auto const& list : slot.pages.block) held += static_cast<double>(list.size());
-      all.block += std::max(0.0, whole.block - held);
-      all.ends += std::max(0.0, whole.ends - static_cast<double>(slot.pages.ends.size()));
-      all.variance += whole.variance;
+  /// Pages that texts will take yet, expected, and the variance of that.
+  struct Need {
+    double block = 0.0, ends = 0.0, variance = 0.0;
+    Need& operator+=(Need const& other) {
+      block += other.block;
+      ends += other.ends;
+      variance += other.variance;
+      return *this;
     }
+  };
+  /// Of a slot's guest, beside the pages that it has.
+  [[nodiscard]] Need need_of(PlannerSetup const& setup, PagePools const& pools, Slot const& slot) const {
+    Need need = expect(setup, pools, slot.sequence->last_position);
+    double held = 0.0;
+    for (auto const& list : slot.pages.block) held += static_cast<double>(list.size());
+    need.block = std::max(0.0, need.block - held);
+    need.ends = std::max(0.0, need.ends - static_cast<double>(slot.pages.ends.size()));
+    return need;
+  }
+  /// Whether the request fits into what is free and so many more pages, beside what the `running` ones need.
+  [[nodiscard]] bool room_for(PlannerSetup const& setup, PagePools const& pools, Need const& running, Sequence const& sequence,
+                              Index more, Index more_ends) const {
+    Need all = expect(setup, pools, sequence.last_position);
+    all += running;
     double const margin = setup.options.admission_margin * std::sqrt(all.variance);
     return all.block + margin <= static_cast<double>(pools.block.free() + more) &&
            all.ends <= static_cast<double>(pools.ends.free() + more_ends);
   }
 
  private:
-  /// Pages that a text of this length takes in the end, expected, and the variance of that.
-  struct Expectation {
-    double block = 0.0, ends = 0.0, variance = 0.0;
-  };
-  [[nodiscard]] Expectation expect(PlannerSetup const& setup, PagePools const& pools, Index tokens) const {
-    Expectation sum;
+  /// Pages that a text of this length takes in the end.
+  [[nodiscard]] Need expect(PlannerSetup const& setup, PagePools const& pools, Index tokens) const {
+    Need sum;
     double const page = static_cast<double>(pools.page_size), n = static_cast<double>(tokens);
     for (Index l = 0; l < setup.block_lists; ++l) {
       double const share = l == 0 || setup.shape.dense_lists ? 1.0 : survival(l);

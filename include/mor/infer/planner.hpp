@@ -86,13 +86,10 @@ class Planner {
     in_flight_ = in_flight;
     ticks_ = ticks;
     if (calls_ != answered_) edits_.answer(answered_ = calls_);
-    for (Slot* const slot : by_age()) {
-      if (slot->sequence != nullptr) grow(*slot);
-    }
+    // Pre-emption takes the last ones.
+    for (std::size_t i = 0; i < by_age_.size(); ++i) grow(*by_age_[i]);
     bool starved = false;
-    for (Slot* const slot : by_age()) {
-      if (slot->sequence != nullptr) starved = !start_chunk(*slot) || starved;
-    }
+    for (std::size_t i = 0; i < by_age_.size(); ++i) starved = !start_chunk(*by_age_[i]) || starved;
     if (!starved) admit();  // newer requests must not take the pages that come free
     return demand();
   }
@@ -116,13 +113,11 @@ class Planner {
 
   /// The tick that was planned last has run the prelude.
   void prelude_ran() {
-    for (Slot& slot : slots_) slot.chunk.entered = true;
+    for (Slot* const slot : by_age_) slot->chunk.entered = true;
   }
 
   [[nodiscard]] bool idle() const { return queue_.empty() && running() == 0; }
-  [[nodiscard]] Index running() const {
-    return static_cast<Index>(std::count_if(slots_.begin(), slots_.end(), [](Slot const& s) { return s.sequence != nullptr; }));
-  }
+  [[nodiscard]] Index running() const { return static_cast<Index>(by_age_.size()); }
   [[nodiscard]] bool has_events() const { return !events_.empty(); }
   /// What happened since the last call; valid until the next one, whatever happens meanwhile.
   [[nodiscard]] std::span<Event const> hand_out_events() { return events_.hand_out(); }
@@ -142,15 +137,6 @@ class Planner {
   [[nodiscard]] EngineStatistics& counters() { return statistics_; }
 
  private:
-  [[nodiscard]] std::vector<Slot*> by_age() {
-    std::vector<Slot*> order;
-    for (Slot& slot : slots_) {
-      if (slot.sequence != nullptr) order.push_back(&slot);
-    }
-    std::sort(order.begin(), order.end(), [](Slot const* a, Slot const* b) { return a->admitted < b->admitted; });
-    return order;
-  }
-
   // Room in lists.
 
   /// Tokens whose rows a decoding slot may have started by the end of this launch. The last token is never read.
@@ -166,14 +152,10 @@ class Planner {
   void grow(Slot& slot) {
     if (!slot.may_decode()) return;
     while (!lists_.lengthen(slot, std::max(tokens_bound(slot), slot.goal))) {
-      Slot* const victim = youngest();
+      Slot* const victim = by_age_.back();
       preempt(*victim);
       if (victim == &slot) return;
     }
-  }
-  [[nodiscard]] Slot* youngest() {
-    auto const order = by_age();
-    return order.back();
   }
   /// Back to the head of the queue; its text is read again later, and goes on as it would have.
   void preempt(Slot& slot) {
@@ -192,6 +174,7 @@ class Planner {
   std::unique_ptr<Sequence> leave(Slot& slot) {
     free_chunk(slot);
     lists_.release(slot);
+    by_age_.erase(std::find(by_age_.begin(), by_age_.end(), &slot));
     return std::move(slot.sequence);
   }
   void free_chunk(Slot& slot) {
@@ -209,7 +192,7 @@ class Planner {
     auto const [first, cells] = prompt_cells_.take(std::min(setup_.options.prefill_chunk, slot.goal - slot.fed));
     if (cells == 0) return true;
     while (!lists_.lengthen(slot, entering_bound(slot, slot.fed + cells))) {
-      Slot* const victim = youngest();
+      Slot* const victim = by_age_.back();
       if (!nothing_moves() || victim == &slot) {
         prompt_cells_.give_back(first, cells);
         return false;
@@ -225,37 +208,41 @@ class Planner {
   }
   /// No row of any request is on its way, so no page will come back by itself.
   [[nodiscard]] bool nothing_moves() const {
-    return std::none_of(slots_.begin(), slots_.end(), [](Slot const& s) { return s.chunk.rows != 0 || s.decoding(); });
+    return std::none_of(by_age_.begin(), by_age_.end(), [](Slot const* s) { return s->chunk.rows != 0 || s->decoding(); });
   }
 
   void admit() {
+    if (queue_.empty() || by_age_.size() == slots_.size()) return;
+    Admission::Need need;
+    for (Slot const* const slot : by_age_) need += admission_.need_of(setup_, lists_.pools(), *slot);
     for (Slot& slot : slots_) {
       if (queue_.empty()) return;
       if (slot.sequence != nullptr) continue;
-      if (!fits(*queue_.front())) return;
+      if (!fits(*queue_.front(), need)) return;
       auto sequence = std::move(queue_.front());
       queue_.pop_front();
       enter(slot, std::move(sequence));
       if (!start_chunk(slot)) return;
+      need += admission_.need_of(setup_, lists_.pools(), slot);
     }
   }
 
   /// Whether the request fits beside what the others will still need.
-  [[nodiscard]] bool fits(Sequence const& sequence) {
-    if (running() > 0 && !room_for(sequence, lists_.pools().block.only_kept(), lists_.pools().ends.only_kept())) return false;
-    while (!room_for(sequence, 0, 0) && lists_.drop_oldest_prefix()) {
+  [[nodiscard]] bool fits(Sequence const& sequence, Admission::Need const& others) {
+    auto const room = [&](Index more, Index more_ends) {
+      return admission_.room_for(setup_, lists_.pools(), others, sequence, more, more_ends);
+    };
+    if (running() > 0 && !room(lists_.pools().block.only_kept(), lists_.pools().ends.only_kept())) return false;
+    while (!room(0, 0) && lists_.drop_oldest_prefix()) {
     }
     return true;
-  }
-  [[nodiscard]] bool room_for(Sequence const& sequence, Index more, Index more_ends) const {
-    return admission_.room_for(setup_, lists_.pools(), slots_, sequence, more, more_ends);
   }
 
   void enter(Slot& slot, std::unique_ptr<Sequence> sequence) {
     slot.sequence = std::move(sequence);
+    by_age_.push_back(&slot);
     auto& guest = *slot.sequence;
     slot.first_tick = tick_;
-    slot.admitted = admissions_++;
     slot.fed = 0;
     slot.goal = guest.length();
     slot.chunk = {};
@@ -317,15 +304,17 @@ class Planner {
 
   [[nodiscard]] TickDemand demand() const {
     TickDemand all;
-    for (Slot const& slot : slots_) {
-      if (slot.sequence == nullptr) continue;
+    for (Slot const* const running : by_age_) {
+      Slot const& slot = *running;
       // Its own cell begins when the last row of its prompt has ended: until some row is known to have, one of both counts.
       bool const alone = slot.chunk.left == 0 || slot.chunk.left < slot.chunk.rows;
       Index const decoding = slot.may_decode() && alone ? 1 : 0;
       all.decoding += decoding;
       all.rows_of_text = std::max(all.rows_of_text, decoding + slot.chunk.left);
       all.prompt_rows += slot.chunk.left;
+      all.loose_rows += std::max<Index>(0, slot.chunk.left - 1);
       all.entering_prompt += slot.chunk.entered ? 0 : slot.chunk.left;
+      all.due_prompt += tick_ >= slot.chunk.first_tick + slot.sequence->most_depth ? slot.chunk.left : 0;
       all.ending_prompts += slot.chunk.rows != 0 && slot.fed == slot.goal ? 1 : 0;
       all.longest = std::max(all.longest, slot.may_decode() ? std::max(tokens_bound(slot), slot.goal) : slot.fed);
     }
@@ -337,13 +326,14 @@ class Planner {
   SlotLists lists_;
   Admission admission_;
   std::vector<Slot> slots_;
+  std::vector<Slot*> by_age_;  // that have a guest, in the order of admission
   std::vector<Index> cell_owner_;  // [cells] slot; -1: none
   CellRanges prompt_cells_;
   std::deque<std::unique_ptr<Sequence>> queue_;
   EventLog events_;
   EngineStatistics statistics_;
   RequestId next_id_ = 1;
-  Index tick_ = 0, in_flight_ = 0, ticks_ = 1, admissions_ = 0;
+  Index tick_ = 0, in_flight_ = 0, ticks_ = 1;
   Row calls_ = 0, answered_ = 0;
 };
 

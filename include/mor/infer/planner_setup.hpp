@@ -39,6 +39,8 @@ struct TickDemand {
   Index decoding = 0;        ///< rows of slots that decode
   Index prompt_rows = 0;     ///< rows of prompts in flight, those that enter included
   Index entering_prompt = 0;  ///< of these, the ones that enter now
+  Index due_prompt = 0;      ///< and those that take their last recursion now, or could have before
+  Index loose_rows = 0;      ///< of all rows, those that may have left already: all but one of each prompt's
   Index ending_prompts = 0;  ///< chunks in flight whose last row makes a token
   Index rows_of_text = 0;    ///< of one text at the same time
   Index longest = 0;         ///< keys of a list at most

@@ -65,12 +65,12 @@ struct Slot {
   Index number = 0;
   std::unique_ptr<Sequence> sequence;  ///< null: free
   Index first_tick = 0;                ///< reports of earlier ticks speak of an earlier guest
-  Index admitted = 0;                  ///< order of admission
   Index fed = 0;                       ///< tokens whose rows have been started by the host (of the text at admission)
   Index goal = 0;                      ///< tokens of the text at admission: all go through as prompt
   PromptChunk chunk;                   ///< rows = 0: none in flight
   PageLists pages;
   std::vector<Index> lengths;          ///< [Nr] keys in each recursion's list, of tokens that were read
+  Index room = 0;                      ///< so many tokens find room in the lists, or more: reading one never takes more than was set aside
 
   [[nodiscard]] Index read() const { return static_cast<Index>(sequence->depths.size()); }
   [[nodiscard]] bool decoding() const { return sequence != nullptr && chunk.rows == 0 && fed == goal; }

@@ -10,6 +10,7 @@
 #include "mor/infer/table_edits.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -26,6 +27,7 @@ class SlotLists {
 
   /// Lengthens the slot's lists to hold `tokens` tokens; false, and nothing done, where pages are missing.
   bool lengthen(Slot& slot, Index tokens) {
+    if (tokens <= slot.room) return true;
     Index missing = 0;
     for (std::size_t l = 0; l < slot.pages.block.size(); ++l) {
       missing += std::max<Index>(0, pools_.pages_of(list_bound(slot, static_cast<Index>(l), tokens)) -
@@ -47,10 +49,14 @@ class SlotLists {
     while (pools_.has_ends && static_cast<Index>(slot.pages.ends.size()) < pools_.pages_of(tokens)) {
       add_page(slot, true, 0, pools_.ends.take());
     }
+    slot.room = room_of(slot);
     return true;
   }
   /// Gives back all pages.
-  void release(Slot& slot) { pools_.release(slot.pages); }
+  void release(Slot& slot) {
+    pools_.release(slot.pages);
+    slot.room = 0;
+  }
 
   /// Lets a new guest's lists begin with keys that an earlier request left: whole pages are shared, the last one of a list is
   /// copied. @return tokens that are there
@@ -117,6 +123,16 @@ class SlotLists {
   /// Keys that list `l` may hold when `tokens` tokens have been read: each that has not been yet may take every recursion.
   [[nodiscard]] Index list_bound(Slot const& slot, Index l, Index tokens) const {
     return list_length(slot.read(), slot.lengths, l) + tokens - slot.read();
+  }
+
+  /// Tokens that the slot's lists hold, wherever those lead that have not been read: `list_bound`, the other way round.
+  [[nodiscard]] Index room_of(Slot const& slot) const {
+    Index room = pools_.has_ends ? static_cast<Index>(slot.pages.ends.size()) * pools_.page_size : std::numeric_limits<Index>::max();
+    for (std::size_t l = 0; l < slot.pages.block.size(); ++l) {
+      Index const keys = static_cast<Index>(slot.pages.block[l].size()) * pools_.page_size;
+      room = std::min(room, keys - list_bound(slot, static_cast<Index>(l), 0));
+    }
+    return room;
   }
 
   PlannerSetup const* setup_;
