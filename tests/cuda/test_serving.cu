@@ -270,6 +270,31 @@ TEST_CASE("a report that captured work sends takes a place of its own each time,
   REQUIRE_THROWS_AS(reports.send(Buffer<Row>(backend.memory(), size + 1).span()), mor::error);
 }
 
+TEST_CASE("a report is there while what follows it in the same work still runs", "[cuda]") {
+  test::require_device();
+  B backend;
+  Buffer<Row> const words(backend.memory(), 64);
+  Buffer<float> const values(backend.memory(), Index{1} << 26);
+  B::Reports reports(backend, 64, 2);
+  B::Replays replays(backend);
+  for (Row run = 0; run < 6; ++run) {
+    backend.fill(words.span(), run);
+    replays.run(1, [&] {
+      reports.send(words.span());
+      for (int i = 0; i < 300; ++i) backend.fill_values(1.0, values.span());  // 256 MiB, at least 50 us each
+      reports.settle();
+    });
+    reports.expect(64);
+    reports.wait();
+    bool const others_run = cudaStreamQuery(backend.context().stream) == cudaErrorNotReady;
+    auto const report = reports.front();
+    REQUIRE(std::vector<Row>(report.begin(), report.end()) == std::vector<Row>(64, run));
+    REQUIRE(others_run);
+    reports.pop();
+  }
+  REQUIRE(replays.captured(1));
+}
+
 TEST_CASE("work that needs the host is refused as replayed work, by the verb's name, and the backend goes on",
           "[cuda]") {
   test::require_device();

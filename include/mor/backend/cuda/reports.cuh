@@ -11,23 +11,27 @@
 #include "mor/core/memory.hpp"
 #include "mor/core/types.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <span>
+#include <thread>
 #include <vector>
 
 namespace mor::cuda {
 
-/// A ring of page-locked buffers with an event each: first in, first out. Copies run in a stream of their own, beside the work
-/// that follows them. The backend has to outlive it.
+/// A ring of page-locked buffers: first in, first out. Copies run in a stream of their own, beside the work that follows them, and
+/// the host learns of one from its number, before that work has ended. The backend has to outlive it.
 class Reports {
  public:
   /// @param words      of a report at most
   /// @param in_flight  reports between `post` and `pop` at most
   template <class B>
   Reports(B& b, Index words, Index in_flight)
-      : context_(b.context()), arrived_(static_cast<std::size_t>(in_flight)), sizes_(arrived_.size()), next_(b.memory(), 1),
-        ring_{reinterpret_cast<Row*>(memory_.take(in_flight * words * static_cast<Index>(sizeof(Row)))), words, in_flight, next_.data()} {
+      : context_(b.context()), ended_(static_cast<std::size_t>(in_flight)), sizes_(ended_.size()), next_(b.memory(), 2),
+        ring_{words_of(in_flight * words), words_of(in_flight), words, in_flight, next_.data()} {
     b.fill(next_.span(), Row{0});
+    std::fill_n(ring_.numbers, in_flight, Row{0});
   }
   Reports(Reports const&) = delete;
   Reports& operator=(Reports const&) = delete;
@@ -54,7 +58,7 @@ class Reports {
     require(pending_ < sizes_.size(), "more reports than there is room for", "Reports::expect");
     std::size_t const place = (first_ + pending_) % sizes_.size();
     sizes_[place] = static_cast<std::size_t>(size);
-    arrived_[place].record(context_.stream);
+    ended_[place].record(context_.stream);
     ++pending_;
   }
   /// All three.
@@ -67,11 +71,14 @@ class Reports {
   }
   [[nodiscard]] Index pending() const { return static_cast<Index>(pending_); }
   /// Whether the oldest report is here; false where none is pending. Errors of kernels show here.
-  [[nodiscard]] bool arrived() const { return pending_ > 0 && arrived_[first_].done(); }
+  [[nodiscard]] bool arrived() const { return pending_ > 0 && (here() || ended_[first_].done()); }
   /// Waits for the oldest report, if there is one.
   void wait() {
     context_.log->wait("Reports::wait");
-    if (pending_ > 0) arrived_[first_].wait();
+    constexpr int looks = 1000;  // between two questions whether the work has failed, which take about a microsecond each
+    while (pending_ > 0 && !arrived()) {
+      for (int i = 0; i < looks && !here(); ++i) std::this_thread::yield();
+    }
   }
   /// The oldest report, once it has arrived.
   [[nodiscard]] std::span<Row const> front() const {
@@ -82,18 +89,26 @@ class Reports {
     require(pending_ > 0, "no report is pending", "Reports::pop");
     first_ = (first_ + 1) % sizes_.size();
     --pending_;
+    popped_ = HostRing::after(popped_);
   }
 
  private:
+  [[nodiscard]] Row* words_of(Index count) { return reinterpret_cast<Row*>(memory_.take(count * static_cast<Index>(sizeof(Row)))); }
+  /// Whether the oldest report's words are all there, whatever its work still does.
+  [[nodiscard]] bool here() const {
+    return std::atomic_ref<Row>(ring_.numbers[first_]).load(std::memory_order_acquire) == HostRing::after(popped_);
+  }
+
   Context context_;
   PinnedSlots memory_;
   Stream side_;
   Event written_, sent_;
-  std::vector<Event> arrived_;
+  std::vector<Event> ended_;  ///< the work that sent a report, and what followed in it
   std::vector<std::size_t> sizes_;
   Buffer<Row> next_;
   HostRing ring_;
   std::size_t first_ = 0, pending_ = 0;
+  Row popped_ = 0;  ///< number of the last report that was taken
 };
 
 }  // namespace mor::cuda

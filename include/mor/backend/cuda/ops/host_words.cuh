@@ -12,19 +12,11 @@
 
 namespace mor::cuda {
 
-/// Places for words in page-locked host memory, taken in turn by the device, which knows the next one: so the same launch,
-/// captured once, takes another place each time.
-struct HostRing {
-  Row* words = nullptr;  ///< [places, room]
-  Index room = 0, places = 0;
-  Row* next = nullptr;  ///< in device memory, 0 at first
-};
-
-/// Enqueues a copy to the next place. Floor: 4 bytes a word over the bus.
+/// Enqueues a copy to the next place, which then gets their number: one more than the last ones', from 1 on (`HostRing::after`).
+/// Floor: 4 bytes a word over the bus.
 inline void send_words(Context const& context, std::span<Row const> words, HostRing const& ring) {
   constexpr int threads = tuning::kServingThreads;
-  launch(context, "send_words", {dim3(1), threads}, &send_words_kernel<threads>, words.data(), static_cast<int>(words.size()), ring.words,
-         static_cast<int>(ring.room), static_cast<int>(ring.places), ring.next);
+  launch(context, "send_words", {dim3(1), threads}, &send_words_kernel<threads>, words.data(), static_cast<int>(words.size()), ring);
 }
 
 }  // namespace mor::cuda
