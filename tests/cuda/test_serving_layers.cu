@@ -48,15 +48,17 @@ struct Layer {
   [[nodiscard]] std::span<T const> norm_weights() const { return device_norm.span(); }
 };
 
-/// A list of keys a row, in pages of 8 that lie in reverse; some rows are not to be written.
+/// A list of keys for each `rows_of_list` rows, in pages of 8 that lie in reverse; some rows are not to be written.
 struct Lists {
   std::vector<Row> offsets, begins, limits, pages, positions;
   Index planes;
 
-  explicit Lists(Index rows) : planes(rows * 16) {
+  explicit Lists(Index rows, Index rows_of_list = 1) : planes(rows * 16) {
     for (Row i = 0; i < rows; ++i) {
-      offsets.push_back(i);
-      begins.push_back(2 * i);
+      if (i % rows_of_list == 0) {
+        begins.push_back(2 * static_cast<Row>(offsets.size()));
+        offsets.push_back(i);
+      }
       limits.push_back(i % 5 == 3 ? 0 : 1 + i % 16);
       positions.push_back(i * 37 % 1000);
     }
@@ -65,7 +67,8 @@ struct Lists {
   }
   [[nodiscard]] KeyList host() const {
     KeyList list;
-    list.num_sequences = list.num_queries = static_cast<Index>(limits.size());
+    list.num_sequences = static_cast<Index>(begins.size());
+    list.num_queries = static_cast<Index>(limits.size());
     list.max_limit = 16;
     list.query_offsets = list.host_query_offsets = offsets;
     list.key_begin = begins;
@@ -99,11 +102,11 @@ void check_norm_products(test::Device& device, cuda::Backend<T>& backend, Index 
 
 template <class T>
 void check_keys(test::Device& device, cuda::Backend<T>& backend, Index rows, Index heads, Index kv_heads,
-                Index head_dim) {
-  CAPTURE(rows, heads, kv_heads, head_dim);
+                Index head_dim, Index rows_of_list = 1) {
+  CAPTURE(rows, heads, kv_heads, head_dim, rows_of_list);
   Index const q_cols = heads * head_dim, k_cols = kv_heads * head_dim;
   Layer<T> const layer(device, rows, 96, q_cols + 2 * k_cols);
-  Lists const lists(rows);
+  Lists const lists(rows, rows_of_list);
   auto qkv = layer.product();
   View<double> const all(qkv.data(), rows, layer.outputs);
   test::Oracle host;
@@ -177,6 +180,7 @@ TEMPLATE_TEST_CASE("compound verbs of a layer are the verbs they are made of", "
     check_keys(device, backend, rows, 3, 1, 32);
     check_keys(device, backend, rows, 2, 2, 16);
     check_keys(device, backend, rows, 1, 1, 6);
+    check_keys(device, backend, rows, 3, 1, 16, 4);
   }
 }
 

@@ -85,7 +85,6 @@ struct FewRowsProblem {
   FewRowsAngles angles{};
   int head_dim = 2, query_width = 0, key_width = 0;
   KeyPlaces places{};
-  bool one_row_each = false;  ///< sequence s is row s
   View<T> plane_k, plane_v;
 };
 
@@ -124,8 +123,7 @@ struct FewRowsFacts {
       values[1] = has_high ? load_fresh(problem.residual.row(row) + high) : 0.0F;
     } else if constexpr (Result == FewRowsResult::Keys) {
       auto const& places = problem.places;
-      int const sequence =
-          problem.one_row_each ? static_cast<int>(row) : find_sequence(places.query_offsets, places.sequences, row);
+      int const sequence = sequence_of_row(places, row);
       values[0] = __int_as_float(load_fresh(problem.positions + row));
       values[1] = __int_as_float(sequence < 0 ? 0 : load_fresh(places.limits + row));
       values[2] = __int_as_float(sequence < 0 ? 0 : load_fresh(places.key_begin + sequence));

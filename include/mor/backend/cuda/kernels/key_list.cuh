@@ -39,7 +39,20 @@ struct KeyPlaces {
   Row const* key_begin;
   Row const* limits;
   KeyPages table;
+  bool one_row_each = false;  ///< sequence s is row s
 };
+
+/// The sequence of a row; -1: none.
+[[nodiscard]] __device__ __forceinline__ int sequence_of_row(KeyPlaces const& places, Index row) {
+  return places.one_row_each ? static_cast<int>(row) : find_sequence(places.query_offsets, places.sequences, row);
+}
+
+/// The storage row of key limits[row] - 1 of the row's list; -1 where its limit is 0.
+[[nodiscard]] __device__ __forceinline__ Index place_of_row(KeyPlaces const& places, Index row) {
+  int const sequence = sequence_of_row(places, row);
+  Row const limit = sequence < 0 ? 0 : places.limits[row], begin = sequence < 0 ? 0 : places.key_begin[sequence];
+  return limit > 0 ? key_place(places.table, begin, limit - 1) : -1;
+}
 
 /// storage[place of key limits[i] - 1] = x[i] for `Rows` rows a block; a row with limit 0 has no place.
 template <class Unit, int Threads, int Rows>
@@ -51,11 +64,9 @@ __global__ void __launch_bounds__(Threads)
   unsigned const rows = static_cast<unsigned>(count - first < Rows ? count - first : Rows);
   if (threadIdx.x < rows) {
     Index const row = first + static_cast<Index>(threadIdx.x);
-    int const sequence = find_sequence(places.query_offsets, places.sequences, row);
-    Index const limit = sequence < 0 ? 0 : places.limits[row];
+    Index const place = place_of_row(places, row);
     offsets.from[threadIdx.x] = row * x.stride;
-    offsets.to[threadIdx.x] =
-        limit > 0 ? key_place(places.table, places.key_begin[sequence], static_cast<int>(limit) - 1) * storage.stride : -1;
+    offsets.to[threadIdx.x] = place < 0 ? -1 : place * storage.stride;
   }
   __syncthreads();
   copy_row_tile<Threads>(x.data, storage.data, offsets, rows, units);

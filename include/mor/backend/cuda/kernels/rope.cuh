@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Rotary position embedding in place. A block computes the angles of its rows once and applies them to all heads.
+/// Rotary position embedding, in place or on the way to key storage. A block computes the angles of its rows once and applies
+/// them to all heads.
 #pragma once
 
 #include "mor/backend/cuda/kernels/elementwise.cuh"
+#include "mor/backend/cuda/kernels/key_list.cuh"
 #include "mor/backend/cuda/kernels/pack.cuh"
 #include "mor/backend/cuda/tuning/pointwise.hpp"
 #include "mor/core/types.hpp"
@@ -51,10 +53,33 @@ struct RopeGrid {
   Divider by_half, by_item_row, by_item_head;
 };
 
+/// All heads are turned, and stay where they are.
+struct RopeInPlace {
+  static constexpr bool moves = false;
+};
+/// A row has queries, keys and values. Queries go to rows of their own, keys and values to their places in a list, and values are not
+/// turned.
+template <class T>
+struct RopeToKeys {
+  static constexpr bool moves = true;
+  View<T> q, plane_k, plane_v;
+  unsigned query_heads, kv_heads;
+  KeyPlaces places;
+
+  [[nodiscard]] __device__ __forceinline__ bool turns(unsigned head) const { return head < query_heads + kv_heads; }
+  /// Where a head of a row begins; null: nowhere. `place`: the row's, as of `place_of_row`.
+  [[nodiscard]] __device__ __forceinline__ T* target(unsigned head, unsigned head_dim, Index row, Index place) const {
+    if (head < query_heads) return q.row(row) + Index{head} * head_dim;
+    if (place < 0) return nullptr;
+    unsigned const of_kind = head - query_heads;
+    return of_kind < kv_heads ? plane_k.row(place) + Index{of_kind} * head_dim : plane_v.row(place) + Index{of_kind - kv_heads} * head_dim;
+  }
+};
+
 /// Dynamic shared memory: `half` doubles (quarter turns a position, 2 / pi times the radians), then cosines and sines,
-/// each [rows_of_block, half], then positions [rows_of_block].
-template <class T, int Width>
-__global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const* positions, RopeGrid grid, View<T> x) {
+/// each [rows_of_block, half], then positions [rows_of_block], and before them, where heads move, places [rows_of_block].
+template <class T, int Width, class Targets>
+__global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const* positions, RopeGrid grid, View<T> x, Targets targets) {
   constexpr unsigned threads = tuning::kRopeThreads;
   constexpr int loads = tuning::kRopeItems;
   extern __shared__ __align__(16) unsigned char rope_shared[];
@@ -65,7 +90,8 @@ __global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const
   unsigned const entries = rows * grid.half, items = rows * grid.items_of_row;
   Index const table = (grid.rows_of_block * grid.half + 3) / 4 * 4;
   float* const sines = cosines + table;
-  auto* const row_positions = reinterpret_cast<Row*>(sines + table);
+  auto* const row_places = reinterpret_cast<Index*>(sines + table);
+  auto* const row_positions = reinterpret_cast<Row*>(row_places + (Targets::moves ? grid.rows_of_block : 0));
   Row const position = threadIdx.x < rows ? positions[first_row + threadIdx.x] : 0;  // on its way before all else
 
   for (unsigned base = 0; base < items; base += threads * loads) {
@@ -89,6 +115,9 @@ __global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const
       for (unsigned row = threadIdx.x + threads; row < rows; row += threads) {
         row_positions[row] = positions[first_row + row];
       }
+      if constexpr (Targets::moves) {
+        for (unsigned row = threadIdx.x; row < rows; row += threads) row_places[row] = place_of_row(targets.places, first_row + row);
+      }
       __syncthreads();
       for (unsigned entry = threadIdx.x; entry < entries; entry += threads) {
         unsigned const row = grid.by_half(entry);
@@ -103,7 +132,18 @@ __global__ void __launch_bounds__(tuning::kRopeThreads, 4) rope_kernel(Row const
       unsigned const item = base + threadIdx.x + i * threads;
       if (item >= items) continue;
       unsigned const row = grid.by_item_row(item), of_row = item - row * grid.items_of_row;
-      unsigned const angle = row * grid.half + (of_row - grid.by_item_head(of_row) * grid.items_of_head) * Width;
+      unsigned const head = grid.by_item_head(of_row), pair = (of_row - head * grid.items_of_head) * Width;
+      unsigned const angle = row * grid.half + pair;
+      if constexpr (Targets::moves) {
+        T* const begin = targets.target(head, 2 * grid.half, first_row + row, row_places[row]);
+        if (begin == nullptr) continue;
+        at[i] = begin + pair;
+        if (!targets.turns(head)) {
+          store_raw(at[i], low[i]);
+          store_raw(at[i] + grid.half, high[i]);
+          continue;
+        }
+      }
       auto a = widen(low[i]), b = widen(high[i]);
       auto const cosine = load_lanes<Width>(static_cast<float const*>(cosines) + angle);
       auto const sine = load_lanes<Width>(static_cast<float const*>(sines) + angle);

@@ -11,8 +11,8 @@
 #include "mor/backend/cuda/kernels/few_rows.cuh"
 #include "mor/backend/cuda/kernels/few_rows_general.cuh"
 #include "mor/backend/cuda/ops/alignment.cuh"
-#include "mor/backend/cuda/ops/attention_problem.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
+#include "mor/backend/cuda/ops/key_list.cuh"
 #include "mor/backend/cuda/tuning/architecture.hpp"
 #include "mor/backend/cuda/tuning/few_rows.hpp"
 #include "mor/core/active_set.hpp"
@@ -187,9 +187,7 @@ inline void few_rows_project_keys(Context const& context, View<T const> x, std::
   problem.head_dim = static_cast<int>(head_dim);
   problem.query_width = static_cast<int>(q.cols);
   problem.key_width = static_cast<int>(plane_k.cols);
-  problem.places = {keys.query_offsets.data(), static_cast<int>(keys.num_sequences), keys.key_begin.data(),
-                    keys.limits.data(), {keys.pages.data(), static_cast<int>(keys.page_size)}};
-  problem.one_row_each = keys.num_sequences == keys.num_queries && detail::most_queries(keys) == 1;
+  problem.places = detail::key_places(keys);
   problem.plane_k = plane_k;
   problem.plane_v = plane_v;
   detail::launch_few_rows<Arch, FewRowsResult::Keys>(context, "few_rows_project_keys", x, qkv_weights, problem,

@@ -5,6 +5,7 @@
 
 #include "mor/backend/cuda/kernels/key_list.cuh"
 #include "mor/backend/cuda/ops/alignment.cuh"
+#include "mor/backend/cuda/ops/attention_problem.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/row_units.cuh"
 #include "mor/backend/cuda/tuning/routing.hpp"
@@ -17,13 +18,16 @@
 namespace mor::cuda {
 
 namespace detail {
+[[nodiscard]] inline KeyPlaces key_places(KeyList const& keys) {
+  return {keys.query_offsets.data(), static_cast<int>(keys.num_sequences), keys.key_begin.data(), keys.limits.data(),
+          {keys.pages.data(), static_cast<int>(keys.page_size)}, keys.num_sequences == keys.num_queries && most_queries(keys) == 1};
+}
+
 template <class Tiles, class Unit, class T>
 inline void write_keys_in(Context const& context, View<T const> x, KeyList const& keys, View<T> storage) {
-  KeyPlaces const places{keys.query_offsets.data(), static_cast<int>(keys.num_sequences), keys.key_begin.data(),
-                         keys.limits.data(), {keys.pages.data(), static_cast<int>(keys.page_size)}};
   launch(context, "write_keys", {dim3(static_cast<unsigned>(divide_up(x.rows, Tiles::rows))), Tiles::threads},
          &write_keys_kernel<Unit, Tiles::threads, Tiles::rows>, unit_rows<Unit const>(x), x.rows, units_of<Unit>(x),
-         places, unit_rows<Unit>(storage));
+         key_places(keys), unit_rows<Unit>(storage));
 }
 }  // namespace detail
 

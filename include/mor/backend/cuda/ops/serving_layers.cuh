@@ -5,16 +5,13 @@
 #pragma once
 
 #include "mor/backend/cuda/ops/context.cuh"
-#include "mor/backend/cuda/ops/elementwise.cuh"
 #include "mor/backend/cuda/ops/few_rows.cuh"
-#include "mor/backend/cuda/ops/key_list.cuh"
 #include "mor/backend/cuda/ops/linear.cuh"
 #include "mor/backend/cuda/ops/logits.cuh"
 #include "mor/backend/cuda/ops/norm.cuh"
 #include "mor/backend/cuda/ops/pointwise.cuh"
 #include "mor/backend/cuda/ops/rope.cuh"
 #include "mor/backend/cuda/tuning/serving.hpp"
-#include "mor/contract/backend.hpp"
 #include "mor/core/active_set.hpp"
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
@@ -91,10 +88,7 @@ inline void project_keys(Context const& context, FewRowsChoice const& few, View<
   Scratch scratch(context);
   View<T> const qkv(scratch.take<T>(x.rows * qkv_weights.rows), x.rows, qkv_weights.rows);
   linear<T, T>(context, detail::normed(context, scratch, x, norm_weights, eps), qkv_weights, 1.0F, qkv);
-  rope(context, positions, head_dim, theta, Rotation::Forward, qkv.columns(0, q.cols + plane_k.cols));
-  copy(context, View<T const>(qkv.columns(0, q.cols)), q);
-  write_keys(context, View<T const>(qkv.columns(q.cols, plane_k.cols)), write, plane_k);
-  write_keys(context, View<T const>(qkv.columns(q.cols + plane_k.cols, plane_v.cols)), write, plane_v);
+  rope_to_keys(context, positions, head_dim, theta, qkv, write, q, plane_k, plane_v);
 }
 
 /// `linear`, or the same of few rows.
