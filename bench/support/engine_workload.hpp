@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -86,6 +87,13 @@ struct ServingBytes {
          ends * static_cast<double>(schedule.prelude.size() + schedule.coda.size());
 }
 
+/// Recursions that a text took one after the other: of the tokens that made a token. The rows of a prompt before its last one can all
+/// go through with one read of the weights.
+[[nodiscard]] inline double passes_of(infer::Event const& finished) {
+  auto const made = finished.depths.subspan(static_cast<std::size_t>(std::min<Index>(finished.prompt_tokens - 1, static_cast<Index>(finished.depths.size()))));
+  return std::accumulate(made.begin(), made.end(), 0.0);
+}
+
 /// One run's figures. Times in seconds.
 struct ServingRun {
   double seconds = 0.0, tokens = 0.0, prompt_tokens = 0.0, mean_depth = 0.0;
@@ -115,7 +123,7 @@ template <class Engine, class Model, class Clock>
   std::unordered_map<infer::RequestId, Times> open;
   std::vector<double> first_token, between;
   ServingRun run;
-  double keys = 0.0;
+  double keys = 0.0, passes = 0.0;
   auto const before = engine.statistics();
   std::size_t next = 0;
   double const start = clock();
@@ -132,6 +140,7 @@ template <class Engine, class Model, class Clock>
       auto& times = open.at(event.request);
       if (event.kind == infer::EventKind::Finished) {
         keys += key_layers(event.depths, model.schedule());
+        passes += passes_of(event);
         open.erase(event.request);
         submit();
         continue;
@@ -160,7 +169,7 @@ template <class Engine, class Model, class Clock>
   run.preempted = after.preempted - before.preempted;
   auto const bytes = ServingBytes::of(model);
   auto const places = static_cast<double>(std::min(engine.options().slots, clients));
-  run.floor_seconds = (rows / places * bytes.block + run.tokens / places * bytes.ends + keys * bytes.keys) / bandwidth;
+  run.floor_seconds = (passes / places * bytes.block + run.tokens / places * bytes.ends + keys * bytes.keys) / bandwidth;
   run.first_token_median = percentile(first_token, 0.5);
   run.first_token_99 = percentile(first_token, 0.99);
   run.token_median = percentile(between, 0.5);

@@ -95,6 +95,41 @@ TEST_CASE("I6: under every scheduler each step of a busy engine launches rows, a
   }
 }
 
+TEST_CASE("the host waits for the number of rows only where many rows of prompts may have left") {
+  auto setup = tiny_setup();
+  setup.reports = ReportsArrive::Late;
+  auto requests = mixed_requests(40, setup.model, 20, 4);
+  auto const waited = [&] {
+    auto const served = make_served(setup);
+    serve_all(*served, requests);
+    auto const now = served->statistics();
+    CHECK(now.counted_ticks < now.ticks);
+    return now.counted_ticks;
+  };
+  CHECK(waited() == 0);  // few rows
+  setup.options.few_rows = 0;
+  CHECK(waited() > 0);
+  for (auto& request : requests) request.prompt.resize(1);
+  CHECK(waited() == 0);
+}
+
+TEST_CASE("a launch whose rows were waited for has no others") {
+  auto setup = tiny_setup();
+  setup.reports = ReportsArrive::Late;
+  setup.options.few_rows = 0;
+  setup.options.pad_rows = false;
+  setup.options.prefill_chunk = setup.options.prefill_rows = 30;
+  infer::Request request;
+  for (Token token = 1; token <= 30; ++token) request.prompt.push_back(token % 20);
+  request.max_new_tokens = 1;
+  auto const served = make_served(setup);
+  serve_all(*served, {request});
+  auto const now = served->statistics();
+  CHECK(now.mean_depth() < 3.0);
+  CHECK(now.counted_ticks == now.ticks);
+  CHECK(now.launched_rows == now.recursion_rows + 1);  // the first tick has none yet
+}
+
 TEST_CASE("I6: late reports cost no step without a launch while work is known") {
   auto setup = tiny_setup();
   setup.reports = ReportsArrive::Late;

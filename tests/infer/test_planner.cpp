@@ -2,6 +2,8 @@
 // The host's half of an engine alone, without backend and model: reports are written by hand.
 #include "infer/planner_desk.hpp"
 
+#include "mor/infer/launch_sizes.hpp"
+
 #include <algorithm>
 #include <map>
 
@@ -80,6 +82,39 @@ TEST_CASE("a prompt of one token never has two rows at work") {
   auto const demand = desk.plan();  // the first text's row, or its own cell's; the second decodes
   CHECK(demand.rows() == 2);
   CHECK(demand.rows_of_text == 1);
+}
+
+TEST_CASE("all but one of a prompt's rows may have left before it is known, and none of a text that decodes") {
+  Desk desk(small_setup());
+  desk.submit(1);
+  desk.submit(3);
+  auto demand = desk.plan();
+  CHECK(demand.prompt_rows == 4);
+  CHECK(demand.loose_rows == 2);
+  desk.finish_chunk(1, 1, {{1, 50, false}});
+  demand = desk.plan();
+  CHECK(demand.rows() == 2);
+  CHECK(demand.loose_rows == 0);
+}
+
+TEST_CASE("launch sizes have room for all rows and at most half as many more, a quarter where they are many") {
+  Index before = 0;
+  for (Index rows = 1; rows < 5000; ++rows) {
+    Index const size = launch_size(rows);
+    REQUIRE(size >= std::max(rows, before));
+    REQUIRE(launch_size(size) == size);
+    if (rows > 8) REQUIRE(2 * size <= 3 * rows);
+    if (rows > 512) REQUIRE(4 * size <= 5 * rows);
+    before = size;
+  }
+  LaunchSizes const sizes{true, 64};
+  CHECK(sizes.coda(48, 0) == 48);
+  CHECK(sizes.coda(2048, 0) == 64);
+  CHECK(sizes.coda(2048, 1000) == 1280);
+  CHECK(sizes.coda(96, 1000) == 96);
+  CHECK_FALSE(sizes.too_loose(64, 0, 64));  // few
+  CHECK_FALSE(sizes.too_loose(65, 40, 10));
+  CHECK(sizes.too_loose(65, 40, 11));
 }
 
 TEST_CASE("a decoding slot has room for the tokens that may be on their way, and no more than its text can hold") {

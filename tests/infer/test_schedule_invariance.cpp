@@ -208,6 +208,31 @@ TEST_CASE("I4: reports that arrive ticks later change nothing") {
   }
 }
 
+TEST_CASE("I4: launches ahead change nothing where prompts short and long come and go among many rows") {
+  auto setup = tiny_setup();
+  setup.reports = ReportsArrive::Late;
+  setup.options.few_rows = 2;
+  for (std::uint64_t const seed : {11, 12, 13}) {
+    auto requests = knobbed(150, setup.model, seed);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      if (i % 6 != 0) requests[i].prompt.resize(1);
+    }
+    auto const expected = alone(setup, requests);
+    for (Index const slots : {3, 8, 40}) {
+      for (Index const arrivals : {0, 1, 4}) {
+        INFO("seed " << seed << ", " << slots << " slots, a request every " << arrivals << " ticks");
+        auto changed = setup;
+        changed.options.slots = slots;
+        changed.options.pad_rows = arrivals != 1;
+        auto const served = make_served(changed);
+        CHECK(differences(serve_all(*served, requests, arrivals), expected) == 0);
+        auto const now = served->statistics();
+        CHECK((now.counted_ticks > 0 && now.counted_ticks < now.ticks));
+      }
+    }
+  }
+}
+
 TEST_CASE("I4: ticks that a launch goes on for by itself change nothing") {
   auto setup = tiny_setup();
   auto const requests = knobbed(100, setup.model, 8);

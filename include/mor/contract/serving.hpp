@@ -63,8 +63,8 @@ struct ReplayedWork {
 /// both lists have room for; they become Idle.
 /// commit_samples(tables, rows, sampled, tokens, log_probabilities, report): writes the report of these rows; each new token
 /// joins its slot's text, and unless it ends it, its slot's own cell is Entering.
-/// collect_entering(tables, rows, tokens, report): lists cells that are Entering, as many as there is room for, with their
-/// tokens; they become Ready at depth 0.
+/// collect_entering(tables, rows, tokens, report): lists cells that are Entering, those of prompts first, as many as there is room
+/// for, with their tokens; they become Ready at depth 0. There must be room for all of prompts.
 /// `B::Reports`: reports on their way to the host, first in, first out: Reports(b, words, in_flight), pending(), arrived() (of the
 /// oldest; never waits), wait() (for the oldest), front(), pop(). send(words): a copy of them, which may run beside what follows,
 /// until settle(); both may be part of captured work. expect(size): the work that ran last has sent so many. post(words): all three.

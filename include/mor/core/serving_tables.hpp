@@ -6,7 +6,8 @@
 ///
 /// A *slot* serves one request. A *cell* holds one row in flight, a (slot, position, depth): cell s < slots is the decoding
 /// row of slot s, the cells after those are lent to prompt chunks, neighbours in position order. Rows of lists are in
-/// ascending order of cells, so rows of one slot are together and in order of position.
+/// ascending order of cells, so rows of one slot are together and in order of position; of rows that enter, those of prompts
+/// come first: a chunk's enter together, since its rows must be at one depth in every tick.
 #pragma once
 
 #include "mor/core/sampling.hpp"
@@ -45,6 +46,8 @@ struct ServingShape {
 
   [[nodiscard]] MOR_HOST_DEVICE constexpr Index cells() const { return slots + prompt_cells; }
   [[nodiscard]] MOR_HOST_DEVICE constexpr Index pages_per_list() const { return (context + page_size - 1) / page_size; }
+  /// The i-th cell in the order in which rows enter.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Index entering_cell(Index i) const { return i < prompt_cells ? slots + i : i - prompt_cells; }
 };
 
 /// The words and where each table begins among them.

@@ -215,21 +215,25 @@ class Engine {
   /// The work of `step`.
   void advance() {
     while (reports_.pending() > 0 && reports_.arrived()) absorb_oldest();
-    while (reports_.pending() >= (exact_ ? 1 : options_.ticks_in_flight)) {
+    while (reports_.pending() >= (counted_ ? 1 : options_.ticks_in_flight)) {
       reports_.wait();
       absorb_oldest();
     }
     Index const ticks = options_.ticks_per_launch;
     TickDemand demand = planner_.plan(tick_ + 1, reports_.pending() * ticks, ticks);
-    exact_ = S::exact || (!replays_.captures && ticks == 1) || (demand.prompt_rows > 0 && demand.rows() > options_.few_rows);
-    if (exact_) wait_for_all();
+    bool const exact = S::exact || (!replays_.captures && ticks == 1);
+    counted_ = exact || sizes_.too_loose(demand.rows(), demand.decoding, demand.loose_rows);
+    if (counted_) {
+      wait_for_all();
+      ++planner_.counters().counted_ticks;
+    }
     apply_edits();
     if (demand.rows() == 0) {
       if (reports_.pending() > 0) wait_for_all();
       return;
     }
     ++tick_;
-    if (exact_) {
+    if (exact) {
       exact_tick(demand);
     } else {
       tick(demand);
@@ -258,7 +262,8 @@ class Engine {
     reports_.pop();
   }
   void absorb(std::span<Row const> words) {
-    finished_lately_ = std::max<Index>(words[ServingReport::FinishedRows], finished_lately_ * 7 / 8);
+    sampled_lately_ = std::max<Index>(words[ServingReport::SampledRows], sampled_lately_ * 7 / 8);
+    reported_ready_ = words[ServingReport::ReadyRows] + words[ServingReport::EnteredRows];
     planner_.absorb(first_reported_, words, state_.rooms().finished);
   }
   void absorb_log(std::span<Row const> words, Index rows) {
@@ -294,15 +299,20 @@ class Engine {
   /// No text has two rows at work.
   [[nodiscard]] static bool apart(TickDemand const& demand) { return demand.rows_of_text <= 1; }
 
-  /// A tick whose sizes are upper bounds, or several: the host does not wait for what the device decides.
+  /// A tick whose sizes are upper bounds, or several: the host does not wait for what the device decides. Where no report is
+  /// missing it knows how many rows are ready.
   void tick(TickDemand const& demand) {
-    Index const rows = sizes_.rows(demand.rows()), longest = sizes_.keys(demand.longest);
-    Index const coda = sizes_.coda(rows, finished_lately_);  // and for the prelude: beyond `few_rows` no prompt is in flight
+    bool const single = options_.ticks_per_launch == 1 || counted_;
+    Index const most = demand.rows(), longest = sizes_.keys(demand.longest);
+    bool const known = single && reports_.pending() == 0 && most > options_.few_rows;
+    Index const rows = sizes_.rows(known ? std::clamp<Index>(reported_ready_, 1, most) : most);
+    // For the prelude too, which takes all rows of prompts; others that find no room enter with the next tick.
+    Index const coda = sizes_.coda(sizes_.rows(most), sampled_lately_ + std::max(demand.due_prompt, demand.entering_prompt));
     LaunchFlags const flags{false, apart(demand)};
     auto const work = [&](auto const& reported) {  // of all stages, which write every word of the report's header
       stages_.all(rows, coda, std::min(coda, state_.rooms().sampled), longest, flags, reported);
     };
-    if (options_.ticks_per_launch == 1) {
+    if (single) {
       std::span<Row const> const report = state_.report_words();
       replays_.run(launch_key(LaunchKind::Tick, rows, coda, longest, flags), [&] {
         work([&] { reports_.send(report); });
@@ -321,7 +331,6 @@ class Engine {
     }
     ++planner_.counters().launches;
     planner_.prelude_ran();
-    ready_ = demand.rows();
   }
 
   /// A tick in two parts: what the recursion has decided is known before the rest is launched.
@@ -385,8 +394,9 @@ class Engine {
   Index first_reported_ = 1;  ///< the one whose report comes next
   Index ready_ = 0, waiting_ = 0, samples_ = 0;  ///< after the last exact tick; upper bounds after edits
   Index phase_ = 0;           ///< recursions since rows entered
-  Index finished_lately_ = 0;  ///< the most finished rows of a tick, fading
-  bool exact_ = false;        ///< the last tick was planned from exact counts
+  Index sampled_lately_ = 0;  ///< the most rows of a tick that made a token, fading
+  Index reported_ready_ = 0;  ///< rows that are ready after the tick that was reported last; an upper bound after edits
+  bool counted_ = false;      ///< the last tick was planned with all reports at hand
   bool in_step_ = false;  ///< still true after a step that threw
 };
 

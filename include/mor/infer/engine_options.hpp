@@ -23,8 +23,8 @@ struct EngineOptions {
   Index prefill_chunk = 256;     ///< prompt tokens of a request in one tick at most
   Index prefill_rows = 512;      ///< prompt tokens in flight at most
   Index queue = 1 << 20;         ///< requests that may wait
-  /// A launch of more rows costs more, so with more of them in flight, and prompts among them, ticks are planned from exact
-  /// counts, for which the host waits. Up to so many rows upper bounds do.
+  /// A launch of more rows costs more, so where there may be more, and many of those may have left already (rows of prompts), the
+  /// host waits to know how many there are. Up to so many rows an upper bound does.
   Index few_rows = 64;
   Index ticks_in_flight = 2;     ///< launches that the host runs ahead of the device, where the device is not the host
   /// Ticks that a launch goes on for by itself, where the backend can (`PacesTicks`) and the scheduler plans from upper
@@ -66,6 +66,7 @@ struct EngineStatistics {
   Index cached_pages = 0;                       ///< held by the prefix cache alone
   Index prefix_hits = 0, prefix_tokens = 0;     ///< requests that began with kept keys, tokens saved
   Index ticks = 0, coda_ticks = 0;
+  Index counted_ticks = 0;                      ///< of the ticks, those for which the host waited to know the number of rows
   Index launches = 0;                           ///< that ran these ticks: fewer where the device goes on by itself
   Index recursion_rows = 0, launched_rows = 0;  ///< rows that took a recursion; rows launched for them, padding included
   Index prompt_tokens = 0, new_tokens = 0;      ///< read; made

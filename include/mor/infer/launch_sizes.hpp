@@ -10,11 +10,13 @@
 
 namespace mor::infer {
 
-/// The smallest launch size for `rows`: powers of two, and from 16 on one between each two.
+/// The smallest launch size for `rows`: powers of two, from 16 on one between each two, and from 512 on three.
 [[nodiscard]] constexpr Index launch_size(Index rows) {
   Index size = 1;
   while (size < rows) size *= 2;
-  return size >= 16 && size / 4 * 3 >= rows ? size / 4 * 3 : size;
+  if (size < 16) return size;
+  Index const step = size / (size <= 512 ? 4 : 8);
+  return (rows + step - 1) / step * step;
 }
 
 /// The smallest bound of keys of a list for `keys`: attention skips what is not there.
@@ -31,11 +33,14 @@ struct LaunchSizes {
 
   [[nodiscard]] constexpr Index rows(Index count) const { return count == 0 || !padded ? count : launch_size(count); }
   [[nodiscard]] constexpr Index keys(Index longest) const { return padded ? launch_keys(longest) : longest; }
-  /// Rows for the coda of a tick, somewhat more than have finished lately; who finds no room goes next time.
-  [[nodiscard]] constexpr Index coda(Index ready, Index finished_lately) const {
-    if (ready <= few_rows) return ready;
-    return std::min(ready, std::max(rows(few_rows), rows(finished_lately + finished_lately / 4 + 8)));
+  /// Rows for the coda of a tick, of at most `most`: somewhat more than are expected; who finds no room goes next time.
+  [[nodiscard]] constexpr Index coda(Index most, Index expected) const {
+    if (most <= few_rows) return most;
+    return std::min(most, std::max(rows(few_rows), rows(expected + expected / 8 + 8)));
   }
+  /// Whether a launch of as many rows as there may be would have so many that are not there that it is better to wait for the last
+  /// report, which comes while the prelude runs, and know them. @param loose  of the rows, those that may have left
+  [[nodiscard]] constexpr bool too_loose(Index rows, Index decoding, Index loose) const { return rows > few_rows && loose > decoding / 4; }
   /// Rows that make a token, of so many finished ones and at most `room`: where rows are few, all may.
   [[nodiscard]] constexpr Index drawn(Index finished, Index samples, Index room) const {
     if (!padded || samples == 0 || finished > few_rows) return rows(samples);

@@ -178,7 +178,8 @@ inline void commit_samples(ServingTables const& tables, ServingRows const& rows,
 inline void collect_entering(ServingTables const& tables, ServingRows const& rows, std::span<Token> tokens,
                              ServingReport const& report) {
   std::size_t count = 0;
-  for (Index cell = 0; cell < tables.shape.cells() && count < rows.cells.size(); ++cell) {
+  for (Index i = 0; i < tables.shape.cells() && count < rows.cells.size(); ++i) {
+    Index const cell = tables.shape.entering_cell(i);
     if (tables.at(tables.status(cell)) != static_cast<Row>(CellStatus::Entering)) continue;
     Row const slot = tables.at(tables.slot(cell)), position = tables.at(tables.position(cell));
     rows.cells[count] = static_cast<Row>(cell);

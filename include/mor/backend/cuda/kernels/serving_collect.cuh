@@ -122,9 +122,9 @@ __device__ __forceinline__ void collect_entering_rows(ServingTables const& table
     int own = 0;
 #pragma unroll
     for (int k = 0; k < Steps; ++k) {
-      int const cell = cell_of_step<Steps>(first, k);
-      bool const here = cell < cells && has_status(tables, cell, CellStatus::Entering);
-      if (cell < cells) {
+      int const i = cell_of_step<Steps>(first, k), cell = static_cast<int>(tables.shape.entering_cell(i));
+      bool const here = i < cells && has_status(tables, cell, CellStatus::Entering);
+      if (i < cells) {
         slot[k] = tables.at(tables.slot(cell));
         position[k] = tables.at(tables.position(cell));
       }
@@ -141,7 +141,7 @@ __device__ __forceinline__ void collect_entering_rows(ServingTables const& table
       int const at = place + __popc(entering[k] & lanes_below(lane));
       place += __popc(entering[k]);
       if ((entering[k] >> lane & 1U) == 0 || at >= rows.room) continue;
-      int const cell = cell_of_step<Steps>(first, k);
+      int const cell = static_cast<int>(tables.shape.entering_cell(cell_of_step<Steps>(first, k)));
       rows.cells[at] = cell;
       rows.positions[at] = position[k];
       rows.begins[at] = static_cast<Row>(tables.list_begin(0, slot[k]));
