@@ -20,8 +20,10 @@ struct EngineOptions {
   /// Room for keys and values. 0: as much as every slot can need, and with `prefix_cache` a quarter more, for one text at
   /// least, so that kept keys have room beside the longest texts.
   Index cache_bytes = 0;
-  Index prefill_chunk = 256;     ///< prompt tokens of a request in one tick at most
-  Index prefill_rows = 512;      ///< prompt tokens in flight at most
+  Index prefill_chunk = 512;     ///< prompt tokens of a request in one tick at most
+  /// Prompt tokens in flight at most. More of them are read faster, and hold up those that decode for longer. (With 64 slots all rows
+  /// in flight are one pass of CUDA's kernels for lists.)
+  Index prefill_rows = 960;
   Index queue = 1 << 20;         ///< requests that may wait
   /// A launch of more rows costs more, so where there may be more, and many of those may have left already (rows of prompts), the
   /// host waits to know how many there are. Up to so many rows an upper bound does.
