@@ -30,6 +30,7 @@ std::vector<EngineFigure> figures_of(mor::infer::EngineStatistics const& statist
   counter("prefix_tokens_total", "Prompt tokens that need not be read again.", s.prefix_tokens);
   counter("ticks_total", "Rounds of the recursion block.", s.ticks);
   counter("coda_ticks_total", "Those after which tokens were made.", s.coda_ticks);
+  counter("counted_ticks_total", "Those for which the host waited to know how many rows there are.", s.counted_ticks);
   counter("recursion_rows_total", "Recursions that tokens took.", s.recursion_rows);
   counter("launched_rows_total", "Rows launched for them, padding included.", s.launched_rows);
   counter("prompt_tokens_total", "Tokens of prompts that were read.", s.prompt_tokens);
