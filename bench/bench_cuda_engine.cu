@@ -6,11 +6,13 @@
 // slots as a budget of key storage holds. Vanilla has 32 layers, and 34 for MoR-4, which unrolls to as many.
 #include "support/engine_benchmark.hpp"
 #include "support/gpu_measure.cuh"
+#include "support/paper_style.hpp"
 
 #include "mor/mor.cuh"
 
 #include <chrono>
 #include <initializer_list>
+#include <utility>
 
 namespace {
 
@@ -67,6 +69,18 @@ void long_prompt_sizes(benchmark::internal::Benchmark* b, char const* name, Inde
 void vanilla_long_prompts(benchmark::internal::Benchmark* b) { long_prompt_sizes(b, "layers", 32, 0); }
 void mixture_long_prompts(benchmark::internal::Benchmark* b) { long_prompt_sizes(b, "recursions", 3, 1); }
 
+/// Two batches of texts: most steps have a full batch.
+void vanilla_paper_style(benchmark::internal::Benchmark* b) {
+  bench::engine_arguments(b, "layers");
+  for (Index const layers : {32, 34}) b->Args({layers, 32, 64, prompt, tokens, 0});
+}
+void mixture_paper_style(benchmark::internal::Benchmark* b) {
+  bench::engine_arguments(b, "recursions");
+  for (auto const& [recursions, batch] : {std::pair<Index, Index>{2, 42}, {3, 48}, {4, 51}}) {
+    for (Index const slots : {Index{32}, batch}) b->Args({recursions, slots, 2 * slots, prompt, tokens, 0});
+  }
+}
+
 /// Of an H100's 80 GB: a part, and what weights, logits and activations leave.
 void budgets(benchmark::internal::Benchmark* b, char const* name, Index model, Index calibrated) {
   bench::engine_arguments(b, name, "GiB");
@@ -96,6 +110,8 @@ BENCHMARK(mixture_with<infer::NoRefillScheduler>)->Name("no_refill")->Apply(sche
 BENCHMARK(mixture_with<infer::FullDepthScheduler>)->Name("full_depth")->Apply(full_depth_sizes);
 BENCHMARK(vanilla)->Name("vanilla_long_prompt")->Apply(vanilla_long_prompts);
 BENCHMARK(mixture_with<infer::TickScheduler>)->Name("tick_long_prompt")->Apply(mixture_long_prompts);
+BENCHMARK(bench::paper_style<Program, Vanilla>)->Name("vanilla_paper_style")->Apply(vanilla_paper_style);
+BENCHMARK(bench::paper_style<Program, Mixture>)->Name("tick_paper_style")->Apply(mixture_paper_style);
 BENCHMARK(full_memory<Vanilla>)->Name("vanilla_full_memory")->Apply(vanilla_budgets);
 BENCHMARK(full_memory<Mixture>)->Name("tick_full_memory")->Apply(mixture_budgets);
 

@@ -4,6 +4,7 @@
 // published measurements.
 #include "support/engine_benchmark.hpp"
 #include "support/machine_peak.hpp"
+#include "support/paper_style.hpp"
 
 #include "mor/backend/host/backend.hpp"
 
@@ -48,6 +49,13 @@ void all_models(benchmark::internal::Benchmark* b) {
 void one_model(benchmark::internal::Benchmark* b) { add_slots(bench::engine_arguments(b, "recursions"), 3, {8, 32}, 1); }
 void one_model_in_full(benchmark::internal::Benchmark* b) { add_slots(bench::engine_arguments(b, "recursions"), 3, {8, 32}, 0); }
 
+void paper_style_sizes(benchmark::internal::Benchmark* b, char const* name, std::initializer_list<Index> models) {
+  bench::engine_arguments(b, name);
+  for (Index const model : models) b->Args({model, 8, 16, 1, 32, 0});
+}
+void vanilla_paper_style(benchmark::internal::Benchmark* b) { paper_style_sizes(b, "layers", {8, 10}); }
+void mixture_paper_style(benchmark::internal::Benchmark* b) { paper_style_sizes(b, "recursions", {2, 3, 4}); }
+
 void vanilla(benchmark::State& state) { bench::engine<Program, Vanilla, infer::TickScheduler>(state); }
 template <class Scheduler>
 void mixture_with(benchmark::State& state) {
@@ -60,5 +68,7 @@ BENCHMARK(mixture_with<infer::LazyTickScheduler>)->Name("lazy_tick")->Apply(one_
 BENCHMARK(mixture_with<infer::HomogeneousScheduler>)->Name("homogeneous")->Apply(one_model);
 BENCHMARK(mixture_with<infer::NoRefillScheduler>)->Name("no_refill")->Apply(one_model);
 BENCHMARK(mixture_with<infer::FullDepthScheduler>)->Name("full_depth")->Apply(one_model_in_full);
+BENCHMARK(bench::paper_style<Program, Vanilla>)->Name("vanilla_paper_style")->Apply(vanilla_paper_style);
+BENCHMARK(bench::paper_style<Program, Mixture>)->Name("tick_paper_style")->Apply(mixture_paper_style);
 
 }  // namespace
