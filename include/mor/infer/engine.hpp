@@ -233,11 +233,7 @@ class Engine {
       return;
     }
     ++tick_;
-    if (exact) {
-      exact_tick(demand);
-    } else {
-      tick(demand);
-    }
+    exact ? exact_tick(demand) : tick(demand);
   }
 
   void apply_edits() {
@@ -293,8 +289,7 @@ class Engine {
     replays_.run(launch_key(LaunchKind::Recursion, rows, phase, longest, flags),
                  [&] { stages_.recursion(rows, phase, longest, flags); });
     ++phase_;
-    auto& counters = planner_.counters();
-    counters.launched_rows += rows;
+    planner_.counters().launched_rows += rows;
   }
   /// No text has two rows at work.
   [[nodiscard]] static bool apart(TickDemand const& demand) { return demand.rows_of_text <= 1; }
