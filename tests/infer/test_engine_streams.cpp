@@ -200,6 +200,25 @@ TEST_CASE("streams: reports that arrive late, with room and without") {
   run(stream, 5);
 }
 
+TEST_CASE("streams: late reports, and rows beyond what upper bounds are good for") {
+  Stream stream{"close bounds", setup_of(kExpert, kOwnLists, SharingKind::MiddleCycle)};
+  stream.setup.reports = ReportsArrive::Late;
+  stream.setup.options.ticks_in_flight = 3;
+  stream.setup.options.few_rows = 2;
+  stream.setup.options.pad_rows = false;
+  stream.requests = 5'000;
+  run(stream, 17);
+  stream.name = "padded, pre-emption";
+  stream.setup.options.pad_rows = true;
+  tighten(stream.setup);
+  run(stream, 18);
+  stream.name = "three ticks a launch, prompts in small pieces";
+  stream.setup.options.prefill_chunk = 3;
+  stream.setup.options.ticks_per_launch = 3;
+  stream.requests = 3'000;
+  run(stream, 19);
+}
+
 TEST_CASE("streams: thresholds at exact ties, all leave at once, none leaves") {
   Stream stream{"ties", setup_of(kExpert, kOwnLists, SharingKind::Cycle)};
   stream.requests = 5'000;
