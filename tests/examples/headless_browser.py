@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -28,7 +29,7 @@ class Page:
             [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
              "--remote-debugging-port=0", f"--user-data-dir={self.profile.name}", f"--window-size={width},1000",
              "about:blank"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         self.complaints = []  # errors and warnings of the page
         self.count = 0
         port = self._port()
@@ -60,9 +61,17 @@ class Page:
     def close(self):
         self.incoming.close()
         self.link.close()
-        self.process.terminate()
+        os.killpg(self.process.pid, signal.SIGKILL)  # its helpers too: they would go on writing into the profile
         self.process.wait(30)
-        self.profile.cleanup()
+        self._forget_profile()
+
+    def _forget_profile(self):
+        """What a dying helper still writes can outlive one attempt."""
+        for _ in range(50):
+            self.profile.cleanup()
+            if not os.path.exists(self.profile.name):
+                return
+            time.sleep(0.1)
 
     def call(self, method, **arguments):
         """The result of a command; what the page complains about on the way is kept."""
