@@ -8,6 +8,7 @@
 #include "support/gpu_data.cuh"
 #include "support/gpu_measure.cuh"
 
+#include "mor/backend/cuda/graph.cuh"
 #include "mor/backend/cuda/ops/attention_paged.cuh"
 #include "mor/backend/cuda/ops/key_list.cuh"
 
@@ -82,27 +83,6 @@ __global__ void read_kernel(float4 const* from, Index count, float* sink) {
   if (sum == 0.5F) *sink = sum;  // never: the buffer holds zeros
 }
 
-/// Calls captured in a graph.
-class Graph {
- public:
-  template <class Calls>
-  Graph(cudaStream_t stream, Calls const& calls) {
-    cudaGraph_t graph = nullptr;
-    cuda::check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-    calls();
-    cuda::check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-    cuda::check(cudaGraphInstantiate(&executable_, graph, 0), "cudaGraphInstantiate");
-    static_cast<void>(cudaGraphDestroy(graph));
-  }
-  Graph(Graph const&) = delete;
-  Graph& operator=(Graph const&) = delete;
-  ~Graph() { static_cast<void>(cudaGraphExecDestroy(executable_)); }
-  void launch(cudaStream_t stream) { cuda::check(cudaGraphLaunch(executable_, stream), "cudaGraphLaunch"); }
-
- private:
-  cudaGraphExec_t executable_ = nullptr;
-};
-
 void paged_attention(benchmark::State& state) {
   auto& gpu = *bench::Gpu::instance();
   Problem const p(gpu, state.range(0), state.range(1), 1);
@@ -119,9 +99,11 @@ void in_graph(benchmark::State& state, Index rows, Index keys, Index max_limit) 
   Index const flush = Index{gpu.backend().device().l2_bytes} / 2;  // floats: twice the cache
   Buffer<float> const other = bench::zeros(gpu, flush);
   p.attend(gpu, 0, max_limit);
-  Graph graph(stream, [&] {
+  cuda::Graph graph;
+  auto const attend_often = [&] {
     for (Index i = 0; i < calls; ++i) p.attend(gpu, i % p.layers, max_limit);
-  });
+  };
+  require(graph.capture(stream, attend_often), "attention cannot be captured", "paged_attention_in_graph");
   bench::EventPair events;
   std::vector<double> times;
   for (auto _ : state) {

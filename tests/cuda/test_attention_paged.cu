@@ -3,6 +3,7 @@
 #include "cuda/oracle.hpp"
 #include "host/attention_cases.hpp"
 
+#include "mor/backend/cuda/graph.cuh"
 #include "mor/backend/cuda/ops/attention.cuh"
 #include "mor/backend/cuda/ops/attention_paged.cuh"
 #include "mor/backend/cuda/ops/key_list.cuh"
@@ -248,12 +249,10 @@ TEST_CASE("steps of decoding in a graph see what the step before wrote, with the
     p.enqueue<cuda::Sm90>(0, rows, 3000, queries, results[static_cast<std::size_t>(i)].view());
   };
   cudaStream_t const stream = device.context().stream;
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t executable = nullptr;
-  cuda::check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-  for (int i = 0; i < steps; ++i) step(i);
-  cuda::check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-  cuda::check(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
+  cuda::Graph graph;
+  REQUIRE(graph.capture(stream, [&] {
+    for (int i = 0; i < steps; ++i) step(i);
+  }));
   for (std::vector<Row> const& limits : {problem.limits, {1, 299, 64, 0, 1999, 30}, problem.limits}) {
     cuda::check(cudaMemcpy(p.limits.span().data(), limits.data(), limits.size() * sizeof(Row), cudaMemcpyHostToDevice),
                 "cudaMemcpy");
@@ -269,12 +268,10 @@ TEST_CASE("steps of decoding in a graph see what the step before wrote, with the
     }
     cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     REQUIRE_FALSE(same_bits(results.back().raw_values(), expected));
-    cuda::check(cudaGraphLaunch(executable, stream), "cudaGraphLaunch");
+    graph.launch(stream);
     device.synchronize();
     REQUIRE(same_bits(results.back().raw_values(), expected));
   }
-  static_cast<void>(cudaGraphExecDestroy(executable));
-  static_cast<void>(cudaGraphDestroy(graph));
 }
 
 TEMPLATE_TEST_CASE("keys on the device are written at their places in pages and nowhere else", "[cuda][quick]", float,

@@ -2,6 +2,7 @@
 #include "cuda/device.cuh"
 #include "cuda/oracle.hpp"
 
+#include "mor/backend/cuda/graph.cuh"
 #include "mor/backend/cuda/ops/few_rows.cuh"
 
 #include <algorithm>
@@ -399,16 +400,10 @@ TEST_CASE("kernels of few rows that follow one another see each other's results,
     run(at_once.view(), 2 * times, [] {});
     device.synchronize();
     cudaStream_t const stream = device.context().stream;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    cuda::check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
-    run(in_graph.view(), times, [] {});
-    cuda::check(cudaStreamEndCapture(stream, &graph), "capture");
-    cuda::check(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
-    for (int i = 0; i < 2; ++i) cuda::check(cudaGraphLaunch(executable, stream), "cudaGraphLaunch");
+    cuda::Graph graph;
+    REQUIRE(graph.capture(stream, [&] { run(in_graph.view(), times, [] {}); }));
+    for (int i = 0; i < 2; ++i) graph.launch(stream);
     device.synchronize();
-    cuda::check(cudaGraphExecDestroy(executable), "cudaGraphExecDestroy");
-    cuda::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
     REQUIRE(same_bits(one_by_one.raw_values(), at_once.raw_values()));
     REQUIRE(same_bits(one_by_one.raw_values(), in_graph.raw_values()));
     for (double const value : in_graph.values()) REQUIRE(std::isfinite(value));

@@ -4,6 +4,7 @@
 #include "cuda/oracle.hpp"
 #include "support/sample_cases.hpp"
 
+#include "mor/backend/cuda/graph.cuh"
 #include "mor/backend/cuda/ops/few_rows.cuh"
 #include "mor/backend/cuda/ops/head_sampling.cuh"
 #include "mor/backend/cuda/ops/sampling.cuh"
@@ -217,17 +218,15 @@ TEST_CASE("launches of a head follow one another, with other numbers of rows and
     tokens.emplace_back(device, std::vector<Row>(static_cast<std::size_t>(rows), -7));
   }
   cudaStream_t const stream = device.context().stream;
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t work = nullptr;
-  cuda::check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-  for (std::size_t i = 0; i < std::size(sizes); ++i) {
-    head.enqueue(0, sizes[i], {}, logits[i].view(), tokens[i].span(), log_probabilities[i].span());
-  }
-  cuda::check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-  cuda::check(cudaGraphInstantiate(&work, graph, 0), "cudaGraphInstantiate");
+  cuda::Graph graph;
+  REQUIRE(graph.capture(stream, [&] {
+    for (std::size_t i = 0; i < std::size(sizes); ++i) {
+      head.enqueue(0, sizes[i], {}, logits[i].view(), tokens[i].span(), log_probabilities[i].span());
+    }
+  }));
   for (int launch = 0; launch < 20; ++launch) {
     for (auto const& each : tokens) cuda::check(cudaMemsetAsync(each.span().data(), 0xff, each.span().size_bytes(), stream), "cudaMemsetAsync");
-    cuda::check(cudaGraphLaunch(work, stream), "cudaGraphLaunch");
+    graph.launch(stream);
     device.synchronize();
     for (std::size_t i = 0; i < std::size(sizes); ++i) {
       auto const got = tokens[i].values();
@@ -235,6 +234,4 @@ TEST_CASE("launches of a head follow one another, with other numbers of rows and
       REQUIRE(same_bits(logits[i].raw_values().data(), all.logits.data(), sizes[i] * head.vocabulary()));
     }
   }
-  cuda::check(cudaGraphExecDestroy(work), "cudaGraphExecDestroy");
-  cuda::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
 }

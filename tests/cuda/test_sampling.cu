@@ -3,6 +3,7 @@
 #include "cuda/device.cuh"
 #include "support/sample_cases.hpp"
 
+#include "mor/backend/cuda/graph.cuh"
 #include "mor/backend/cuda/ops/sampling.cuh"
 #include "mor/math/sample_row.hpp"
 
@@ -291,21 +292,17 @@ TEST_CASE("sampling is captured in a graph, and draws by what is in device memor
                                 cudaMemcpyDeviceToDevice, stream),
                 "cudaMemcpyAsync");
   };
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t work = nullptr;
-  cuda::check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-  for (int i = 0; i < 2; ++i) {  // the second waits for the first
-    cuda::sample<cuda::Sm90>(device.context(), logits.read(), rules.read(), history.read(), tokens.span(),
-                             log_probabilities.span());
-  }
-  cuda::check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-  cuda::check(cudaGraphInstantiate(&work, graph, 0), "cudaGraphInstantiate");
+  cuda::Graph graph;
+  REQUIRE(graph.capture(stream, [&] {
+    for (int i = 0; i < 2; ++i) {  // the second waits for the first
+      cuda::sample<cuda::Sm90>(device.context(), logits.read(), rules.read(), history.read(), tokens.span(),
+                               log_probabilities.span());
+    }
+  }));
   copy();
-  cuda::check(cudaGraphLaunch(work, stream), "cudaGraphLaunch");
+  graph.launch(stream);
   device.synchronize();
   CHECK(tokens.values() == draw_on_host(second).tokens);
-  cuda::check(cudaGraphExecDestroy(work), "cudaGraphExecDestroy");
-  cuda::check(cudaGraphDestroy(graph), "cudaGraphDestroy");
 }
 
 TEST_CASE("no rows draw nothing on the device", "[cuda][quick]") {
