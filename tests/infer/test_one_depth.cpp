@@ -20,7 +20,7 @@ class Crowd {
  public:
   Crowd(Index cells, Index recursions, unsigned seed)
       : shape_{cells, 0, recursions, 4, 4, false},
-        words_(static_cast<std::size_t>(tables().size()), 0),
+        words_(static_cast<std::size_t>(ServingTables{shape_, nullptr}.size()), 0),
         passed_over_(static_cast<std::size_t>(cells), 0),
         engine_(seed) {
     for (Index cell = 0; cell < cells; ++cell) tables().at(tables().slot(cell)) = static_cast<Row>(cell);
