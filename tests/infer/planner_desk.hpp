@@ -87,6 +87,11 @@ struct PlannerDesk {
 
   /// What a device does whose rows all take `depth` recursions in one tick.
   void run_all(Row depth) {
+    run_all(depth, [] { return false; });
+  }
+  /// @param ends  whether the next token is the end token
+  template <class Ends>
+  void run_all(Row depth, Ends const& ends) {
     std::vector<std::pair<Row, Row>> finished;
     std::vector<Sampled> sampled;
     std::vector<Row> positions;
@@ -97,7 +102,7 @@ struct PlannerDesk {
       if (tables.at(tables.samples(cell)) == 0) continue;
       Row const slot = tables.at(tables.slot(cell));
       positions.push_back(tables.at(tables.position(cell)) + 1);
-      sampled.push_back({slot, 61, positions.back() >= tables.at(tables.last_position(slot))});
+      sampled.push_back({slot, 61, positions.back() >= tables.at(tables.last_position(slot)) || ends()});
     }
     for (std::size_t i = 0; i < sampled.size(); ++i) {
       if (sampled[i].ends) continue;

@@ -4,6 +4,8 @@
 #include "served/served.hpp"
 #include "support/catch.hpp"
 
+#include "mor/infer/scheduler.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -44,6 +46,19 @@ void set_to(Served& served, std::string const& part, float value) {
     if (name.find(part) != std::string::npos) served.write(name, std::vector<float>(values.size(), value));
   }
 }
+
+struct NeverAsked {
+  static constexpr bool lock_step = false, exact = false, full_depth = true;
+};
+struct StepsUnasked {
+  static constexpr bool lock_step = true, exact = false, full_depth = false;
+};
+struct AsksNothing {
+  static constexpr bool lock_step = false, exact = true, full_depth = false;
+};
+static_assert(infer::Scheduler<NeverAsked>);
+static_assert(!infer::Scheduler<StepsUnasked>, "rows that nobody counts cannot be kept in step");
+static_assert(!infer::Scheduler<AsksNothing>, "one that is asked must answer");
 
 }  // namespace
 

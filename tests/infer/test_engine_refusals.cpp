@@ -53,7 +53,8 @@ TEST_CASE("options that cannot work are refused with the name of the option") {
   check_options([](ServedSetup& s) { s.options.context = 49; }, invalid, "context");
   check_options([](ServedSetup& s) { s.options.context = -1; }, invalid, "negative");
   check_options([](ServedSetup& s) { s.options.cache_bytes = -1; }, invalid, "negative");
-  check_options([](ServedSetup& s) { s.options.admission_margin = std::nan(""); }, invalid, "EngineOptions");
+  check_options([](ServedSetup& s) { s.options.admission_margin = std::nan(""); }, invalid, "admission_margin");
+  check_options([](ServedSetup& s) { s.options.admission_margin = std::numeric_limits<double>::infinity(); }, invalid, "admission_margin");
   check_options([](ServedSetup& s) { s.options.mode = RoutingMode::TopK; }, invalid, "not causal");
   check_options([](ServedSetup& s) { s.options.cache_bytes = 100; }, ErrorCode::OutOfMemory, "cache_bytes");
 }
@@ -103,6 +104,10 @@ TEST_CASE("requests that can never be served are refused with the name of the fi
       *served, [](R& r) { r.max_new_tokens = 0; }, invalid, "max_new_tokens");
   check_request(
       *served, [](R& r) { r.max_new_tokens = std::numeric_limits<Index>::min(); }, invalid, "max_new_tokens");
+  check_request(
+      *served, [](R& r) { r.end_token = 29; }, invalid, "end_token");
+  check_request(
+      *served, [](R& r) { r.end_token = -1; }, invalid, "0 .. 28");
   check_request(
       *served, [&](R& r) { r.depth.threshold = nan; }, invalid, "threshold");
   check_request(

@@ -168,7 +168,7 @@ void tighten(ServedSetup& setup) {
   auto const& t = setup.model.transformer;
   Index const layer = 2 * t.key_value_size() * setup.options.page_size * static_cast<Index>(sizeof(float));
   setup.options.cache_bytes = 42 * layer * (setup.model.recursion.num_prelude_layers == 0 ? 1 : 3);
-  setup.options.admission_margin = 0.0;
+  setup.options.admission_margin = -4.0;
 }
 
 constexpr auto kExpert = RouterKind::ExpertChoice;

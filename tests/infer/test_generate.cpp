@@ -10,6 +10,8 @@
 #include "mor/policy/expert_choice.hpp"
 #include "mor/policy/sharing.hpp"
 
+#include <limits>
+
 using namespace mor;
 
 namespace {
@@ -101,6 +103,8 @@ TEST_CASE("generation ends at the limit, the end token, the context, or when the
   auto const full = run(net, request);
   CHECK(full.reason == infer::FinishReason::ContextFull);
   CHECK(full.tokens.size() == 24);
+  request.max_new_tokens = std::numeric_limits<Index>::max();
+  CHECK(run(net, request).tokens == full.tokens);
   CHECK(run(net, request, 4).reason == infer::FinishReason::Stopped);
 }
 

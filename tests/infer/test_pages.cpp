@@ -7,6 +7,7 @@
 #include "mor/infer/prefix_cache.hpp"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <set>
 
@@ -104,6 +105,7 @@ TEST_CASE("ranges of cells never overlap, are as long as wanted where that is fr
   CHECK(ranges.take(16) == std::pair<Index, Index>{10, 16});
   CellRanges none(4, 0);
   CHECK(none.take(3).second == 0);
+  CHECK(none.free() == 0);
 
   CellRanges many(0, 64);
   std::vector<std::pair<Index, Index>> held;
@@ -117,6 +119,7 @@ TEST_CASE("ranges of cells never overlap, are as long as wanted where that is fr
       Index const wanted = 1 + static_cast<Index>(dice[1] % 20);
       auto const [first, count] = many.take(wanted);
       REQUIRE(count == std::min(wanted, longest));
+      REQUIRE(many.free() == std::count(owner.begin(), owner.end(), 0) - count);
       for (Index c = first; c < first + count; ++c) REQUIRE(owner[static_cast<std::size_t>(c)]++ == 0);
       if (count > 0) held.emplace_back(first, count);
     } else {
@@ -146,10 +149,14 @@ struct Text {
     for (Index i = 0; i < pools.pages_of(deep); ++i) pages.block[1].push_back(pools.block.take());
     for (Index i = 0; i < pools.pages_of(all); ++i) pages.ends.push_back(pools.ends.take());
   }
-  void keep(PrefixCache& cache, std::size_t count, Index deep_kept, DepthKnobs const& knobs, PagePools& pools) const {
+  /// Keeps the first `count` tokens. @return the number of the entry  @param number  of an earlier one that grows
+  std::uint64_t keep(PrefixCache& cache, std::size_t count, Index deep_kept, DepthKnobs const& knobs, PagePools& pools,
+                     std::uint64_t number = 0, std::array<Index, 3> marks = {}) const {
     std::vector<Index> const lengths{static_cast<Index>(count), deep_kept};
-    cache.keep(std::span<Token const>(tokens).first(count), knobs, std::span<Row const>(depths).first(count), lengths,
-               pages, lengths, pools);
+    return cache.keep(number,
+                      {std::span<Token const>(tokens).first(count), knobs, std::span<Row const>(depths).first(count), &pages,
+                       lengths, marks},
+                      pools);
   }
 };
 
@@ -159,7 +166,7 @@ TEST_CASE("a kept prefix uses the pages that its keys lie in, and no others") {
   PagePools pools{PagePool(20), PagePool(20), true, 4};
   PrefixCache cache;
   Text text(pools, {1, 2, 3, 4, 5, 6, 7, 8, 9}, 6);
-  text.keep(cache, 5, 3, {}, pools);
+  auto const number = text.keep(cache, 5, 3, {}, pools);
   auto const users = [&](std::vector<Row> const& pages, PagePool const& pool) {
     std::vector<Index> counts;
     for (Row const page : pages) counts.push_back(pool.users(page));
@@ -168,16 +175,17 @@ TEST_CASE("a kept prefix uses the pages that its keys lie in, and no others") {
   CHECK(users(text.pages.block[0], pools.block) == std::vector<Index>{2, 2, 1});
   CHECK(users(text.pages.block[1], pools.block) == std::vector<Index>{2, 1});
   CHECK(users(text.pages.ends, pools.ends) == std::vector<Index>{2, 2, 1});
-  text.keep(cache, 5, 3, {}, pools);  // nothing new
+  CHECK(text.keep(cache, 5, 3, {}, pools) == 0);  // nothing new
   CHECK(cache.size() == 1);
   CHECK(users(text.pages.block[0], pools.block) == std::vector<Index>{2, 2, 1});
-  text.keep(cache, 9, 6, {}, pools);
-  CHECK(users(text.pages.block[0], pools.block) == std::vector<Index>{3, 3, 2});
+  REQUIRE(text.keep(cache, 9, 6, {}, pools, number) == number);  // it grows
+  CHECK(cache.size() == 1);
+  CHECK(users(text.pages.block[0], pools.block) == std::vector<Index>{2, 2, 2});
+  CHECK(users(text.pages.block[1], pools.block) == std::vector<Index>{2, 2});
+  CHECK(users(text.pages.ends, pools.ends) == std::vector<Index>{2, 2, 2});
   pools.release(text.pages);
   CHECK(pools.block.free() == 20 - 5);
   CHECK(pools.block.only_kept() == 5);
-  REQUIRE(cache.drop_oldest(pools));  // the shorter one; the longer one still holds its pages
-  CHECK(pools.block.free() == 20 - 5);
   cache.clear(pools);
   CHECK(pools.block.free() == 20);
   CHECK(pools.ends.free() == 20);
@@ -185,30 +193,82 @@ TEST_CASE("a kept prefix uses the pages that its keys lie in, and no others") {
   CHECK(!cache.drop_oldest(pools));
 }
 
-TEST_CASE("the longest kept prefix is found that is shorter than the text and was made with the same knobs") {
+TEST_CASE("a text is found by its whole pages, its marks and its end, with the knobs that it was read with") {
   PagePools pools{PagePool(100), PagePool(100), true, 4};
   PrefixCache cache;
-  Text const text(pools, {1, 2, 3, 4, 5, 6, 7, 8, 9}, 6);
+  Text const text(pools, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, 6);
   DepthKnobs const cheap{0.5, 1, 3};
-  CHECK(cache.find(text.tokens, {}) == nullptr);
-  text.keep(cache, 3, 2, {}, pools);
-  text.keep(cache, 6, 4, {}, pools);
-  text.keep(cache, 9, 6, {}, pools);
+  CHECK(cache.find(text.tokens, {}).kept == nullptr);
+  text.keep(cache, 11, 6, {}, pools, 0, {5, 6, 0});
   text.keep(cache, 4, 2, cheap, pools);
-  auto const found = [&](std::vector<Token> const& tokens, DepthKnobs const& knobs) {
-    auto const* const kept = cache.find(tokens, knobs);
-    return kept == nullptr ? std::size_t{0} : kept->tokens.size();
-  };
-  CHECK(found({1, 2, 3, 4, 5, 6, 7, 8, 9}, {}) == 6);  // at least one token must be read
-  CHECK(found({1, 2, 3, 4, 5, 6, 7, 8, 9, 1}, {}) == 9);
-  CHECK(found({1, 2, 3, 4, 5, 0, 7}, {}) == 3);
-  CHECK(found({1, 2, 3}, {}) == 0);
-  CHECK(found({2, 2, 3, 4}, {}) == 0);
+  auto const found = [&](std::vector<Token> const& tokens, DepthKnobs const& knobs) { return cache.find(tokens, knobs).tokens; };
+  CHECK(found({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1}, {}) == 11);
+  CHECK(found({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {}) == 8);  // at least one token must be read
+  CHECK(found({1, 2, 3, 4, 5, 6, 7, 8}, {}) == 6);
+  CHECK(found({1, 2, 3, 4, 5, 6}, {}) == 5);
+  CHECK(found({1, 2, 3, 4, 5, 0, 7}, {}) == 5);
+  CHECK(found({1, 2, 3, 4, 5}, {}) == 4);
+  CHECK(found({1, 2, 3, 4}, {}) == 0);
+  CHECK(found({2, 2, 3, 4, 5}, {}) == 0);
   CHECK(found({1}, {}) == 0);
   CHECK(found({1, 2, 3, 4, 5, 6, 7}, cheap) == 4);
   CHECK(found({1, 2, 3, 4, 5, 6, 7}, {0.5, 1, 2}) == 0);
   CHECK(found({1, 2, 3, 4, 5, 6, 7}, {0.5, 2, 3}) == 0);
   CHECK(found({1, 2, 3, 4, 5, 6, 7}, {0.6, 1, 3}) == 0);
+}
+
+TEST_CASE("a beginning has as many keys in each list as its tokens entered recursions") {
+  KeptPrefix kept;
+  kept.depths = {3, 1, 2, 2, 1};
+  CHECK(kept.lengths(0, 3) == std::vector<Index>{0, 0, 0});
+  CHECK(kept.lengths(2, 3) == std::vector<Index>{2, 1, 1});
+  CHECK(kept.lengths(5, 3) == std::vector<Index>{5, 3, 1});
+}
+
+TEST_CASE("a text that goes on from a kept one takes it up") {
+  PagePools pools{PagePool(100), PagePool(100), true, 4};
+  PrefixCache cache;
+  Text const first(pools, {1, 2, 3, 4, 5, 6}, 0), second(pools, {1, 2, 3, 4, 5, 6, 7, 8, 9}, 0), third(pools, {1, 2, 3, 4, 5, 9}, 0);
+  first.keep(cache, 6, 0, {}, pools);
+  auto const begun = second.keep(cache, 7, 0, {}, pools, 0, {6, 0, 0});
+  CHECK(cache.size() == 1);
+  for (Row const page : first.pages.block[0]) CHECK(pools.block.users(page) == 1);  // the cache uses it no more
+  CHECK(second.keep(cache, 9, 0, {}, pools, begun) == begun);
+  CHECK(cache.find(std::vector<Token>{1, 2, 3, 4, 5, 6, 0}, {}).tokens == 6);
+  third.keep(cache, 6, 0, {}, pools);
+  CHECK(cache.size() == 2);
+  CHECK(cache.find(std::vector<Token>{1, 2, 3, 4, 5, 6, 7, 8, 9, 1}, {}).tokens == 9);
+  CHECK(cache.find(std::vector<Token>{1, 2, 3, 4, 5, 9, 1}, {}).tokens == 6);
+}
+
+TEST_CASE("a beginning of several kept texts is found for as long as one of them is there") {
+  constexpr Index room = 4000;
+  PagePools pools{PagePool(room), PagePool(room), true, 4};
+  PrefixCache cache;
+  Philox const generator{5};
+  std::vector<Token> const common{1, 2, 3, 4, 5, 6, 7, 8};
+  for (std::uint64_t round = 0; round < 50; ++round) {
+    Index const texts = 2 + static_cast<Index>(generator.block(round)[0] % 5);
+    for (Index t = 0; t < texts; ++t) {
+      auto tokens = common;
+      for (Index i = 0; i < 6; ++i) tokens.push_back(static_cast<Token>(10 + t));
+      Text text(pools, tokens, 0);
+      text.keep(cache, tokens.size(), 0, {}, pools);
+      pools.release(text.pages);
+      if (generator.block(round)[1] % 2 != 0) {  // use one of them, or what they have in common
+        auto wanted = common;
+        for (Index i = 0; i < 7; ++i) wanted.push_back(static_cast<Token>(10 + generator.block(round)[2] % 8));
+        REQUIRE(cache.find(wanted, {}).tokens >= 8);
+      }
+    }
+    for (; cache.size() > 0; cache.drop_oldest(pools)) {
+      auto wanted = common;
+      wanted.push_back(0);
+      REQUIRE(cache.find(wanted, {}).tokens == 8);
+    }
+    REQUIRE(pools.block.free() == room);
+    REQUIRE(pools.ends.free() == room);
+  }
 }
 
 TEST_CASE("the prefix that was used longest ago is dropped first, and there are never more than the most") {
@@ -220,11 +280,11 @@ TEST_CASE("the prefix that was used longest ago is dropped first, and there are 
     texts.back().keep(cache, 3, 0, {}, pools);
   }
   std::vector<Token> const first{0, 1, 2, 3};
-  REQUIRE(cache.find(first, {}) != nullptr);
+  REQUIRE(cache.find(first, {}).kept != nullptr);
   cache.drop_oldest(pools);
-  CHECK(cache.find(first, {}) != nullptr);
-  CHECK(cache.find(std::vector<Token>{1, 1, 2, 3}, {}) == nullptr);
-  CHECK(cache.find(std::vector<Token>{2, 1, 2, 3}, {}) != nullptr);
+  CHECK(cache.find(first, {}).kept != nullptr);
+  CHECK(cache.find(std::vector<Token>{1, 1, 2, 3}, {}).kept == nullptr);
+  CHECK(cache.find(std::vector<Token>{2, 1, 2, 3}, {}).kept != nullptr);
   for (Token t = 0; t < 4200; ++t) {
     Text text(pools, {t, 7}, 0);
     text.keep(cache, 2, 0, {}, pools);

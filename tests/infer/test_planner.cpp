@@ -305,7 +305,7 @@ TEST_CASE("a waiting request does not flush kept prefixes that could not make ro
   desk.plan();
   desk.finish_chunk(0, 1, {{0, 60, true}});
   REQUIRE(desk.planner.statistics().cached_pages == 2);
-  desk.submit(4, 35, 40, {0.0, 3, 3});  // will need all but a few pages
+  desk.submit(4, 30, 40, {0.0, 3, 3});  // will need all but a few pages
   desk.plan();
   desk.submit(4, 35, 60, {0.0, 3, 3});
   for (int i = 0; i < 5; ++i) desk.plan();
@@ -361,4 +361,89 @@ TEST_CASE("prompts that wait for each other's pages: the youngest gives way in t
   CHECK(desk.planner.idle());
   CHECK(desk.planner.statistics().preempted == 1);
   CHECK(desk.used() == 0);
+}
+
+TEST_CASE("two long prompts do not hold up a short one, nor short ones the oldest") {
+  auto setup = small_setup();
+  setup.shape.slots = setup.options.slots = 5;
+  setup.shape.context = setup.options.context = 300;
+  setup.block_pages = setup.end_pages = 2000;
+  setup.vocab_size = 1000;
+  Desk desk(setup);
+  auto const first = desk.submit(200, 1), second = desk.submit(200, 1, 1, {0.5, 1, 3});
+  desk.plan();
+  desk.run_all(3);
+  auto const last = desk.submit(3, 1, 90);
+  std::map<RequestId, Index> ended;
+  for (Index tick = 1; !desk.planner.idle() && tick < 500; ++tick) {
+    desk.plan();
+    desk.run_all(3);
+    if (tick % 4 == 0 && tick < 80) desk.submit(4, 1, static_cast<Token>(1 + tick));  // short ones keep coming
+    for (auto const& event : events_of(desk.planner)) {
+      if (event.kind == EventKind::Finished) ended[event.request] = tick;
+    }
+  }
+  CHECK(ended[last] == 2);  // it comes to a slot, and has cells with the next tick
+  CHECK(ended[first] <= 200 / 8);  // a chunk of 8 in every tick
+  CHECK(ended[first] < ended[second]);
+  CHECK(static_cast<Index>(ended.size()) == desk.planner.statistics().submitted);
+}
+
+TEST_CASE("a request that is cancelled after pre-emption says how far it had come") {
+  auto setup = small_setup();
+  setup.block_pages = 30;
+  setup.options.admission_margin = 0.0;
+  setup.options.prefix_cache = false;
+  for (Index const ticks_later : {0, 1}) {  // it waits; it is being read again
+    Desk desk(setup);
+    std::vector<RequestId> ids;
+    for (Token const first : {1, 20, 40}) ids.push_back(desk.submit(4, 16, first));
+    desk.plan();
+    Index made = 0;
+    while (desk.planner.statistics().preempted == 0) {
+      desk.run_all(3);
+      for (auto const& event : events_of(desk.planner)) made += event.request == ids[2] ? 1 : 0;
+      desk.plan();
+    }
+    CHECK(made > 1);
+    if (ticks_later > 0) {
+      desk.planner.cancel(ids[0]);
+      desk.planner.cancel(ids[1]);
+      desk.plan();
+      REQUIRE(desk.planner.running() == 1);
+    }
+    desk.planner.cancel(ids[2]);
+    for (auto const& event : events_of(desk.planner)) {
+      if (event.kind != EventKind::Finished || event.request != ids[2]) continue;
+      CHECK(event.reason == FinishReason::Cancelled);
+      CHECK(event.depths.size() == static_cast<std::size_t>(4 + made - 1));
+      CHECK(event.cost == 3 * (4 + made - 1));
+    }
+  }
+}
+
+TEST_CASE("any of many waiting requests can be cancelled, those that were pre-empted too") {
+  auto setup = small_setup();
+  setup.block_pages = 30;
+  setup.options.admission_margin = 0.0;
+  setup.options.prefix_cache = false;
+  Desk desk(setup);
+  for (Token const first : {1, 20, 40}) desk.submit(4, 16, first);
+  desk.plan();
+  std::vector<RequestId> waiting;
+  for (int i = 0; i < 20; ++i) waiting.push_back(desk.submit(2, 3));
+  while (desk.planner.statistics().preempted == 0) {
+    desk.run_all(3);
+    desk.plan();
+  }
+  for (std::size_t const i : {5U, 19U, 0U, 6U}) {
+    CHECK(desk.planner.cancel(waiting[i]));
+    CHECK(!desk.planner.cancel(waiting[i]));
+  }
+  CHECK(desk.planner.cancel(3));  // pre-empted
+  CHECK(!desk.planner.cancel(3));
+  CHECK(!desk.planner.cancel(0));
+  CHECK(!desk.planner.cancel(1000));
+  CHECK(desk.planner.statistics().queued == 16);
+  CHECK(desk.planner.statistics().cancelled == 5);
 }

@@ -72,7 +72,7 @@ void limit_pages(ServedSetup& setup, Index pages) {
   Index const layer = 2 * t.key_value_size() * setup.options.page_size * static_cast<Index>(sizeof(float));
   setup.options.cache_bytes =
       pages * layer * (1 + setup.model.recursion.num_prelude_layers + setup.model.recursion.num_coda_layers);
-  setup.options.admission_margin = 0.0;
+  setup.options.admission_margin = -4.0;
 }
 
 }  // namespace

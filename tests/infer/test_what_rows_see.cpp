@@ -196,7 +196,11 @@ TEST_CASE("a step that throws is the engine's last: later ones say so, and a new
     };
     CHECK(fails_with(ErrorCode::OutOfMemory, run, "no memory"));
     CHECK(fails_with(
-        ErrorCode::InvalidArgument, [&] { engine.step(); }, "an earlier step has failed"));
+        ErrorCode::InvalidArgument, [&] { engine.step(); }, "an earlier step has failed", "Engine::step"));
+    CHECK(fails_with(
+        ErrorCode::InvalidArgument, [&] { engine.submit(requests[0]); }, "an earlier step has failed", "Engine::submit"));
+    CHECK(fails_with(
+        ErrorCode::InvalidArgument, [&] { engine.cancel(1); }, "an earlier step has failed", "Engine::cancel"));
   }
   backend.fails_after = -1;
   CHECK(serve() == expected);

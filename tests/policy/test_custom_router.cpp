@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A router written outside the library, as docs/adding_a_router.md shows it, trains and decodes like the shipped ones.
+// Routers written outside the library (CoinFlip as docs/adding_a_router.md shows it) train and decode like the shipped ones.
 #include "support/catch.hpp"
 #include "support/tiny_models.hpp"
 

@@ -21,8 +21,7 @@ struct AnyScheduler {
   static constexpr bool lock_step = true;  // may be: the holder sees to it
   static constexpr bool exact = true;
   static constexpr bool full_depth = false;
-  std::variant<infer::TickScheduler, infer::LazyTickScheduler, infer::NoRefillScheduler, infer::HomogeneousScheduler>
-      held;
+  std::variant<infer::LazyTickScheduler, infer::NoRefillScheduler, infer::HomogeneousScheduler> held;
 
   [[nodiscard]] infer::RecursionPlan recursion(infer::TickCounts const& counts) const {
     return std::visit([&](auto const& s) { return s.recursion(counts); }, held);
@@ -33,7 +32,7 @@ struct AnyScheduler {
 
   static AnyScheduler of(ServedSetup const& setup) {
     switch (setup.scheduler) {
-      case Schedulers::Tick: return {infer::TickScheduler{}};
+      case Schedulers::Tick: return {infer::LazyTickScheduler{0}};  // which waits for nothing
       case Schedulers::LazyTick: return {infer::LazyTickScheduler{setup.lazy_minimum}};
       case Schedulers::FullDepth:
       case Schedulers::NoRefill: return {infer::NoRefillScheduler{}};

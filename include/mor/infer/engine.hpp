@@ -75,7 +75,10 @@ class Engine {
 
   /// Queues a request. Throws InvalidArgument where it can never be served, OutOfMemory where the queue is full or the text
   /// would not fit the key storage alone.
-  RequestId submit(Request request) { return planner_.submit(std::move(request)); }
+  RequestId submit(Request request) {
+    check_works("Engine::submit");
+    return planner_.submit(std::move(request));
+  }
   /// @param prompt  at least one token; the text may have `EngineOptions::context` tokens in all
   RequestId submit(std::vector<Token> prompt, SamplingParams const& sampling) {
     Request request;
@@ -85,17 +88,21 @@ class Engine {
   }
 
   /// Ends a request wherever it is; false where it is unknown or has ended. `Finished` comes with the next `step`.
-  bool cancel(RequestId id) { return planner_.cancel(id); }
+  bool cancel(RequestId id) {
+    check_works("Engine::cancel");
+    return planner_.cancel(id);
+  }
 
   /// One tick: admission, one recursion, coda, sampling, prelude; or up to `ticks_per_launch` ticks after one
   /// admission. @return what happened since the last call, valid until the next one; `submit` and `cancel` are allowed
   /// meanwhile. Where the device is not the host, or goes on by itself, tokens come some ticks after they were launched.
-  /// Where it throws (no memory, a device's failure), the tables hold half a tick: every later call throws too, and the
-  /// engine can only be destroyed.
+  /// Where it throws (no memory, a device's failure), the tables hold half a tick: every later call that would change
+  /// something throws too (InvalidArgument), and the engine can only be destroyed.
   std::span<Event const> step() {
-    require(!std::exchange(in_step_, true), "an earlier step has failed: make a new engine", "Engine::step");
+    check_works("Engine::step");
+    failed_ = true;  // until all is well
     advance();
-    in_step_ = false;
+    failed_ = false;
     return planner_.hand_out_events();
   }
 
@@ -110,6 +117,7 @@ class Engine {
   void drop_prefixes() { planner_.drop_prefixes(); }
 
  private:
+  void check_works(char const* where) const { require(!failed_, "an earlier step has failed: make a new engine", where); }
   static EngineOptions checked(Model const& model, EngineOptions options) {
     options.check();
     auto const& config = model.config();
@@ -328,6 +336,15 @@ class Engine {
     planner_.prelude_ran();
   }
 
+  // A scheduler that is not exact takes part in exact ticks too, where launching ahead gains nothing.
+  [[nodiscard]] RecursionPlan plan_recursion(TickCounts const& counts) {
+    if constexpr (S::exact) return scheduler_.recursion(counts);
+    return {};
+  }
+  [[nodiscard]] bool ends_now(TickCounts const& counts) {
+    if constexpr (S::exact) return scheduler_.finish(counts);
+    return true;
+  }
   /// A tick in two parts: what the recursion has decided is known before the rest is launched.
   void exact_tick(TickDemand const& demand) {
     Index const longest = sizes_.keys(demand.longest);
@@ -337,7 +354,7 @@ class Engine {
     ++counters.launches;
     model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0});  // stages may not run
     TickCounts counts{std::min(ready_, demand.rows()), waiting_, demand.entering_prompt};
-    auto const plan = scheduler_.recursion(counts);
+    auto const plan = plan_recursion(counts);
     if (plan.run && counts.ready > 0) {
       run_recursion(sizes_.rows(counts.ready), longest, {plan.one_depth, flags.rows_apart});
       post();
@@ -349,7 +366,7 @@ class Engine {
       reports_.pop();
     }
     counts = {ready_, waiting_, demand.entering_prompt};
-    bool const finishes = scheduler_.finish(counts);
+    bool const finishes = ends_now(counts);
     Index const finished = finishes ? waiting_ : 0, samples = finishes ? samples_ : 0;
     Index const entering = finishes ? samples + demand.entering_prompt : 0;
     if (finished > 0) {
@@ -392,7 +409,7 @@ class Engine {
   Index sampled_lately_ = 0;  ///< the most rows of a tick that made a token, fading
   Index reported_ready_ = 0;  ///< rows that are ready after the tick that was reported last; an upper bound after edits
   bool counted_ = false;      ///< the last tick was planned with all reports at hand
-  bool in_step_ = false;  ///< still true after a step that threw
+  bool failed_ = false;       ///< a step threw
 };
 
 }  // namespace mor::infer

@@ -7,6 +7,7 @@
 #include "mor/core/error.hpp"
 #include "mor/core/types.hpp"
 
+#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
@@ -33,7 +34,8 @@ struct EngineOptions {
   /// bounds. It stops early where the host has something to do: a text has ended, or rows of a prompt are through.
   Index ticks_per_launch = 1;
   RoutingMode mode = RoutingMode::Threshold;  ///< or AuxRouter, or FullDepth
-  double admission_margin = 1.0;  ///< standard deviations of pages kept free for the requests that run
+  /// Standard deviations of pages that are kept free for the requests that run; below 0 more are admitted than are expected to fit.
+  double admission_margin = 1.0;
   bool prefix_cache = true;      ///< keep the keys of prompts for later requests that begin alike
   /// What a request gets depends on its own rows alone, bit for bit. The host always computes so; on CUDA products of many
   /// rows (prompts) are slower with it.
@@ -53,7 +55,8 @@ struct EngineOptions {
     positive(queue, "queue");
     positive(ticks_in_flight, "ticks_in_flight");
     positive(ticks_per_launch, "ticks_per_launch", 1024);
-    require(context >= 0 && cache_bytes >= 0 && admission_margin >= 0.0, "an option of the engine is negative", "EngineOptions");
+    require(context >= 0 && cache_bytes >= 0, "an option of the engine is negative", "EngineOptions");
+    require(std::isfinite(admission_margin), "an option of the engine is not finite", "EngineOptions, admission_margin");
     require(mode != RoutingMode::TopK, "top-k over a sequence is not causal: serve with Threshold, AuxRouter or FullDepth",
             "EngineOptions, mode");
   }
@@ -71,7 +74,7 @@ struct EngineStatistics {
   Index counted_ticks = 0;                      ///< of the ticks, those for which the host waited to know the number of rows
   Index launches = 0;                           ///< that ran these ticks: fewer where the device goes on by itself
   Index recursion_rows = 0, launched_rows = 0;  ///< rows that took a recursion; rows launched for them, padding included
-  Index prompt_tokens = 0, new_tokens = 0;      ///< read; made
+  Index prompt_tokens = 0, new_tokens = 0;      ///< started as rows of prompts, again after a pre-emption; made
   std::vector<Index> depths = {};               ///< [Nr + 1] tokens read that took so many recursions
   /// Recursions of a token on average.
   [[nodiscard]] double mean_depth() const {

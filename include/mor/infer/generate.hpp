@@ -90,7 +90,7 @@ FinishReason generate(Model& model, GenerationRequest const& request, OnToken&& 
   require(request.prefill_chunk > 0, "prefill_chunk must be positive", "generate");
   request.sampling.check();
   bool const penalty = request.sampling.repetition_penalty != 1.0;
-  auto cache = model.make_cache(1, std::min(context, prompt_size + std::max<Index>(request.max_new_tokens, 0)));
+  auto cache = model.make_cache(1, prompt_size + std::clamp<Index>(request.max_new_tokens, 0, context - prompt_size));
   SingleSequence sequence;
   std::vector<Token> text = request.prompt;
   View<Real const> logits;

@@ -65,18 +65,22 @@ class Planner {
 
   /// True where the request waits or runs; its `Finished` event comes with the next tick.
   bool cancel(RequestId id) {
-    auto const waiting = std::find_if(queue_.begin(), queue_.end(), [id](auto const& s) { return s->id == id; });
-    if (waiting != queue_.end()) {
-      finish(std::move(*waiting), FinishReason::Cancelled);
-      queue_.erase(waiting);
+    auto const is_it = [id](auto const& sequence) { return sequence->id == id; };
+    auto const running = std::ranges::find_if(by_age_, [&](Slot const* slot) { return is_it(slot->sequence); });
+    if (running != by_age_.end()) {
+      finish(evict(**running), FinishReason::Cancelled);
       return true;
     }
-    for (Slot& slot : slots_) {
-      if (slot.sequence == nullptr || slot.sequence->id != id) continue;
-      finish(evict(slot), FinishReason::Cancelled);
-      return true;
+    // Behind those that were pre-empted, of which each had a slot, requests wait in the order in which they came.
+    auto const first_new = std::find_if(queue_.begin(), queue_.end(), [](auto const& sequence) { return !sequence->preempted; });
+    auto waiting = std::find_if(queue_.begin(), first_new, is_it);
+    if (waiting == first_new) {
+      waiting = std::lower_bound(first_new, queue_.end(), id, [](auto const& sequence, RequestId wanted) { return sequence->id < wanted; });
     }
-    return false;
+    if (waiting == queue_.end() || !is_it(*waiting)) return false;
+    finish(std::move(*waiting), FinishReason::Cancelled);
+    queue_.erase(waiting);
+    return true;
   }
 
   /// Prepares launch number `tick` while `in_flight` earlier ticks may not have reported: growth of lists, prompt chunks, new
@@ -88,9 +92,7 @@ class Planner {
     if (calls_ != answered_) edits_.answer(answered_ = calls_);
     // Pre-emption takes the last ones.
     for (std::size_t i = 0; i < by_age_.size(); ++i) grow(*by_age_[i]);
-    bool starved = false;
-    for (std::size_t i = 0; i < by_age_.size(); ++i) starved = !start_chunk(*by_age_[i]) || starved;
-    if (!starved) admit();  // newer requests must not take the pages that come free
+    if (start_chunks()) admit();  // where a prompt waits for pages, newer requests must not take those that come free
     return demand();
   }
 
@@ -160,7 +162,9 @@ class Planner {
   /// Back to the head of the queue; its text is read again later, and goes on as it would have.
   void preempt(Slot& slot) {
     auto sequence = evict(slot);
+    if (sequence->depths.size() > sequence->depths_before.size()) sequence->depths_before = sequence->depths;
     sequence->depths.clear();
+    sequence->preempted = true;
     queue_.push_front(std::move(sequence));
     ++statistics_.preempted;
   }
@@ -186,10 +190,27 @@ class Planner {
 
   // Prompts.
 
+  /// The oldest prompt first, then those that have the fewest tokens left: long prompts do not hold up short ones, nor these
+  /// the oldest. @return false where one must wait for pages
+  bool start_chunks() {
+    if (prompt_cells_.free() == 0) return true;
+    waiting_.clear();
+    Slot const* oldest = nullptr;
+    for (Slot* const slot : by_age_) {
+      if (oldest == nullptr && slot->prompt_left() > 0) oldest = slot;
+      if (slot->waits_for_cells()) waiting_.push_back(slot);
+    }
+    std::ranges::stable_sort(waiting_, {}, [oldest](Slot const* slot) { return slot == oldest ? 0 : slot->prompt_left(); });
+    bool all = true;
+    for (Slot* const slot : waiting_) {
+      if (slot->sequence != nullptr) all = start_chunk(*slot) && all;  // none: pre-empted meanwhile
+    }
+    return all;
+  }
   /// Starts the next rows of a prompt, as many as there are cells for; false where it must wait for pages.
   bool start_chunk(Slot& slot) {
-    if (slot.chunk.rows != 0 || slot.fed == slot.goal) return true;
-    auto const [first, cells] = prompt_cells_.take(std::min(setup_.options.prefill_chunk, slot.goal - slot.fed));
+    if (!slot.waits_for_cells()) return true;
+    auto const [first, cells] = prompt_cells_.take(std::min(setup_.options.prefill_chunk, slot.prompt_left()));
     if (cells == 0) return true;
     while (!lists_.lengthen(slot, entering_bound(slot, slot.fed + cells))) {
       Slot* const victim = by_age_.back();
@@ -243,14 +264,15 @@ class Planner {
     by_age_.push_back(&slot);
     auto& guest = *slot.sequence;
     slot.first_tick = tick_;
-    slot.fed = 0;
+    slot.fed = slot.reused = 0;
+    slot.kept = 0;
     slot.goal = guest.length();
     slot.chunk = {};
     slot.pages.block.assign(static_cast<std::size_t>(setup_.block_lists), {});
     slot.lengths.assign(static_cast<std::size_t>(setup_.shape.recursions), 0);
     guest.depths.clear();
     if (Index const tokens = lists_.reuse_prefix(slot); tokens > 0) {
-      slot.fed = tokens;
+      slot.fed = slot.reused = tokens;
       ++statistics_.prefix_hits;
       statistics_.prefix_tokens += tokens;
     }
@@ -287,6 +309,7 @@ class Planner {
       events_.token(guest, token, static_cast<double>(log_probability));
       guest.text.push_back(token);
       ++statistics_.new_tokens;
+      admission_.made_token();
     }
     if (!ends) return;
     FinishReason reason = FinishReason::ContextFull;
@@ -298,6 +321,9 @@ class Planner {
   }
 
   void finish(std::unique_ptr<Sequence> sequence, FinishReason reason) {
+    bool const had_slot = !sequence->depths.empty() || sequence->preempted;
+    if (had_slot && reason != FinishReason::Length && reason != FinishReason::ContextFull) admission_.ended_early();
+    if (sequence->depths_before.size() > sequence->depths.size()) sequence->depths = std::move(sequence->depths_before);
     events_.finished(std::move(sequence), reason);
     ++(reason == FinishReason::Cancelled ? statistics_.cancelled : statistics_.finished);
   }
@@ -327,6 +353,7 @@ class Planner {
   Admission admission_;
   std::vector<Slot> slots_;
   std::vector<Slot*> by_age_;  // that have a guest, in the order of admission
+  std::vector<Slot*> waiting_;
   std::vector<Index> cell_owner_;  // [cells] slot; -1: none
   CellRanges prompt_cells_;
   std::deque<std::unique_ptr<Sequence>> queue_;

@@ -69,6 +69,9 @@ inline void check_request(PlannerSetup const& setup, PagePools const& pools, Req
     }
   }
   if (request.max_new_tokens < 1) refuse("no token is asked for", "max_new_tokens", "1 or more", text_of(request.max_new_tokens));
+  if (Token const end = request.end_token.value_or(0); end < 0 || end >= setup.vocab_size) {
+    refuse("the end token is outside the vocabulary", "end_token", "0 .. " + text_of(setup.vocab_size - 1), text_of(end));
+  }
   request.sampling.check();
   auto const& knobs = request.depth;
   if (std::isnan(knobs.threshold)) refuse("a depth knob is not a number", "threshold", "a number", "nan");

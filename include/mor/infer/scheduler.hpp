@@ -9,7 +9,7 @@
 
 namespace mor::infer {
 
-/// What a scheduler knows before a tick. Upper bounds, unless it asks for exact counts.
+/// What a scheduler knows before a tick.
 struct TickCounts {
   Index ready = 0;     ///< rows that wait for a recursion
   Index finished = 0;  ///< rows that wait for the coda
@@ -22,17 +22,20 @@ struct RecursionPlan {
   bool one_depth = false;  ///< only with those of one depth
 };
 
-/// `S::lock_step`: all rows take the same recursion, and new ones start when all are done. `S::exact`: plans from exact
-/// counts, so the host waits for each tick. `S::full_depth`: every token takes every recursion.
-/// `recursion(counts)`: before the block. `finish(counts)`: after it, whether coda and prelude run.
+/// `S::lock_step`: all rows take the same recursion, and new ones start when all are done. `S::full_depth`: every token takes
+/// every recursion. `S::exact`: the scheduler is asked in every tick, and the host waits for exact counts to ask it with:
+/// `recursion(counts)` before the block, `finish(counts)` after it, whether coda and prelude run. Otherwise every tick runs every
+/// stage with all rows that are ready for it, and nobody is asked, so such a scheduler cannot be in lock step.
 template <class S>
-concept Scheduler = requires(S scheduler, TickCounts const& counts) {
+concept Scheduler = requires {
   { S::lock_step } -> std::convertible_to<bool>;
   { S::exact } -> std::convertible_to<bool>;
   { S::full_depth } -> std::convertible_to<bool>;
+} && ((!S::exact && !S::lock_step) || requires(S scheduler, TickCounts const& counts) {
+  requires S::exact;
   { scheduler.recursion(counts) } -> std::same_as<RecursionPlan>;
   { scheduler.finish(counts) } -> std::same_as<bool>;
-};
+});
 
 /// Whether all recursions of a model run the same layers, so that rows of different depths can share a launch.
 template <class Model>
@@ -49,8 +52,6 @@ struct TickScheduler {
   static constexpr bool lock_step = false;
   static constexpr bool exact = false;
   static constexpr bool full_depth = false;
-  [[nodiscard]] RecursionPlan recursion(TickCounts const&) const { return {}; }
-  [[nodiscard]] bool finish(TickCounts const&) const { return true; }
 };
 
 /// The same with a lazy coda: it waits for `minimum` finished rows, or until nothing else is left to do.

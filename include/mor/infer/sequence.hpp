@@ -8,6 +8,7 @@
 #include "mor/infer/request.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -47,6 +48,8 @@ struct Sequence {
   Request request;
   std::vector<Token> text;     ///< prompt, then what was made
   std::vector<Row> depths;     ///< recursions of each token that was read
+  std::vector<Row> depths_before;  ///< the same before it was pre-empted; its text is read again
+  bool preempted = false;          ///< once at least
   Index least_depth = 1, most_depth = 1;
   Index last_position = 0;     ///< of the last token that may be made
   [[nodiscard]] Index prompt_tokens() const { return static_cast<Index>(request.prompt.size()); }
@@ -70,9 +73,14 @@ struct Slot {
   PromptChunk chunk;                   ///< rows = 0: none in flight
   PageLists pages;
   std::vector<Index> lengths;          ///< [Nr] keys in each recursion's list, of tokens that were read
+  Index reused = 0;                    ///< tokens whose keys an earlier request had left
+  std::uint64_t kept = 0;              ///< entry of the prefix cache that grows with this text; 0: none
   Index room = 0;                      ///< so many tokens find room in the lists, or more: reading one never takes more than was set aside
 
   [[nodiscard]] Index read() const { return static_cast<Index>(sequence->depths.size()); }
+  [[nodiscard]] Index prompt_left() const { return goal - fed; }
+  /// It has tokens of a prompt to start, and none on their way.
+  [[nodiscard]] bool waits_for_cells() const { return chunk.rows == 0 && fed < goal; }
   [[nodiscard]] bool decoding() const { return sequence != nullptr && chunk.rows == 0 && fed == goal; }
   /// Its own cell may be at work: it decodes, or may decode as soon as the last chunk is through.
   [[nodiscard]] bool may_decode() const { return sequence != nullptr && fed == goal; }
@@ -81,9 +89,11 @@ struct Slot {
 /// Neighbouring cells for prompt rows, first fit.
 class CellRanges {
  public:
-  CellRanges(Index first, Index size) : first_(first), used_(static_cast<std::size_t>(size), false) {}
+  CellRanges(Index first, Index size) : first_(first), free_(size), used_(static_cast<std::size_t>(size), false) {}
+  [[nodiscard]] Index free() const { return free_; }
   /// The longest free range of at most `wanted` cells, the lowest on a tie; (cell, cells).
   [[nodiscard]] std::pair<Index, Index> take(Index wanted) {
+    if (free_ == 0) return {first_, 0};
     Index best = 0, length = 0, run = 0;
     for (Index i = 0; i <= static_cast<Index>(used_.size()) && length < wanted; ++i) {
       bool const open = i < static_cast<Index>(used_.size()) && !used_[static_cast<std::size_t>(i)];
@@ -94,15 +104,19 @@ class CellRanges {
       }
     }
     mark(best, length, true);
+    free_ -= length;
     return {first_ + best, length};
   }
-  void give_back(Index cell, Index cells) { mark(cell - first_, cells, false); }
+  void give_back(Index cell, Index cells) {
+    mark(cell - first_, cells, false);
+    free_ += cells;
+  }
 
  private:
   void mark(Index begin, Index count, bool value) {
     std::fill_n(used_.begin() + static_cast<std::ptrdiff_t>(begin), count, value);
   }
-  Index first_;
+  Index first_, free_;
   std::vector<bool> used_;
 };
 

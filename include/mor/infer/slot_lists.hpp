@@ -63,29 +63,32 @@ class SlotLists {
   Index reuse_prefix(Slot& slot) {
     if (!setup_->options.prefix_cache) return 0;
     auto& guest = *slot.sequence;
-    KeptPrefix const* const kept = prefixes_.find(guest.text, knobs_of(guest));
+    auto const [kept, tokens] = prefixes_.find(guest.text, knobs_of(guest));
     if (kept == nullptr) return 0;
-    Index const tokens = static_cast<Index>(kept->tokens.size());
+    auto const lengths = kept->lengths(tokens, setup_->shape.recursions);
     Index copies = 0;
-    auto const keys = [&](Index l) { return list_length(tokens, kept->lengths, l); };
+    auto const keys = [&, all = tokens](Index l) { return list_length(all, lengths, l); };
     for (Index l = 0; l < setup_->block_lists; ++l) copies += keys(l) % pools_.page_size != 0 ? 1 : 0;
     if (copies > pools_.block.free() || (pools_.has_ends && pools_.ends.free() < 1)) return 0;
     for (Index l = 0; l < setup_->block_lists; ++l) {
       take_list(slot, false, l, kept->pages.block[static_cast<std::size_t>(l)], keys(l));
     }
     if (pools_.has_ends) take_list(slot, true, 0, kept->pages.ends, tokens);
-    slot.lengths = kept->lengths;
-    guest.depths = kept->depths;
+    slot.lengths = lengths;
+    guest.depths.assign(kept->depths.begin(), kept->depths.begin() + static_cast<std::ptrdiff_t>(tokens));
     return tokens;
   }
   /// Keeps the keys of the tokens that a slot has read.
-  void keep_prefix(Slot const& slot) {
+  void keep_prefix(Slot& slot) {
     if (!setup_->options.prefix_cache) return;
     auto const& guest = *slot.sequence;
     std::vector<Index> lengths;
     for (Index l = 0; l < setup_->block_lists; ++l) lengths.push_back(list_length(slot.read(), slot.lengths, l));
-    prefixes_.keep(std::span<Token const>(guest.text).first(static_cast<std::size_t>(slot.read())), knobs_of(guest),
-                   guest.depths, slot.lengths, slot.pages, lengths, pools_);
+    ReadText read{std::span<Token const>(guest.text).first(static_cast<std::size_t>(slot.read())), knobs_of(guest), guest.depths,
+                  &slot.pages, lengths};
+    // The same prompt again reads its last token; another answer begins behind the prompt; the text that this one goes on from.
+    read.marks = {guest.prompt_tokens() - 1, guest.prompt_tokens(), slot.reused};
+    slot.kept = prefixes_.keep(slot.kept, read, pools_);
   }
   /// Forgets the prefix that was used longest ago; false where there is none.
   bool drop_oldest_prefix() { return prefixes_.drop_oldest(pools_); }
@@ -98,7 +101,7 @@ class SlotLists {
   }
   void take_list(Slot& slot, bool ends, Index l, std::vector<Row> const& pages, Index keys) {
     PagePool& pool = ends ? pools_.ends : pools_.block;
-    for (std::size_t i = 0; i < pages.size(); ++i) {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(pools_.pages_of(keys)); ++i) {
       Index const left = keys - static_cast<Index>(i) * pools_.page_size;
       if (left >= pools_.page_size) {
         pool.share(pages[i]);
