@@ -32,15 +32,6 @@ std::vector<Token> operator+(std::vector<Token> head, std::vector<Token> const& 
   return head;
 }
 
-std::vector<Outcome> alone(ServedSetup setup, std::vector<infer::Request> const& requests) {
-  setup.options.slots = 1;
-  setup.options.prefix_cache = false;
-  auto const served = make_served(setup);
-  std::vector<Outcome> outcomes;
-  for (auto const& request : requests) outcomes.push_back(serve_all(*served, {request}).front());
-  return outcomes;
-}
-
 /// Tokens that were not read again, of requests served one after the other.
 std::vector<Index> saved(Served& served, std::vector<infer::Request> const& requests) {
   std::vector<Index> tokens;
@@ -109,7 +100,7 @@ TEST_CASE("I4: texts that begin like earlier ones, wherever they part, get the s
         if (dice[2] % 5 == 0) request.depth.min_depth = 2;
         requests.push_back(std::move(request));
       }
-      auto const expected = alone(setup, requests);
+      auto const expected = serve_each_alone(setup, requests);
       for (Index const page_size : {1, 5, 8, 64}) {
         INFO("router " << static_cast<int>(router) << ", cache " << static_cast<int>(cache) << ", pages of " << page_size);
         setup.options.page_size = page_size;

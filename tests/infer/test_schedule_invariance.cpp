@@ -13,16 +13,6 @@ using namespace mor::test;
 
 namespace {
 
-/// Each request in an engine that serves nothing else.
-std::vector<Outcome> alone(ServedSetup setup, std::vector<infer::Request> const& requests) {
-  setup.options.slots = 1;
-  setup.options.prefix_cache = false;
-  auto const served = make_served(setup);
-  std::vector<Outcome> outcomes;
-  for (auto const& request : requests) outcomes.push_back(serve_all(*served, {request}).front());
-  return outcomes;
-}
-
 std::size_t differences(std::vector<Outcome> const& a, std::vector<Outcome> const& b) {
   std::size_t count = a.size() == b.size() ? 0 : 1;
   for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) count += a[i] == b[i] ? 0 : 1;
@@ -102,7 +92,7 @@ TEST_CASE("I4: a thousand sampled requests get the same bits alone and in any co
   auto const setup = tiny_setup();
   auto requests = knobbed(1000, setup.model, 2);
   for (auto& request : requests) request.sampling.temperature = 0.9;
-  auto const expected = alone(setup, requests);
+  auto const expected = serve_each_alone(setup, requests);
   for (auto const& variation : variations()) {
     INFO(variation.name);
     auto changed = setup;
@@ -120,7 +110,7 @@ TEST_CASE("I4: every router, cache and sharing strategy gives the same bits alon
     auto setup = tiny_setup(model);
     setup.scheduler = lock_step ? Schedulers::NoRefill : Schedulers::Tick;
     auto const requests = knobbed(40, model, 3);
-    auto const expected = alone(setup, requests);
+    auto const expected = serve_each_alone(setup, requests);
     for (auto const& variation : variations()) {
       INFO(describe(model) << ": " << variation.name);
       auto changed = setup;
@@ -136,7 +126,7 @@ TEST_CASE("I4: requests that are pre-empted for want of pages go on as if nothin
       auto setup = tiny_setup(tiny_model(router, cache, SharingKind::MiddleCycle));
       INFO(describe(setup.model));
       auto const requests = knobbed(100, setup.model, 4);
-      auto const expected = alone(setup, requests);
+      auto const expected = serve_each_alone(setup, requests);
       bool preempted = false;
       for (Index const pages : {20, 23, 30}) {
         for (bool const kept : {true, false}) {
@@ -160,7 +150,7 @@ TEST_CASE("I4: every scheduler gives the same bits") {
       if (shipped && cache != CacheKind::RecursionWise) continue;
       auto setup = tiny_setup(tiny_model(RouterKind::ExpertChoice, cache, SharingKind::MiddleCycle));
       auto const requests = knobbed(100, setup.model, 5);
-      auto const expected = alone(setup, requests);
+      auto const expected = serve_each_alone(setup, requests);
       for (auto const scheduler :
            {Schedulers::Tick, Schedulers::LazyTick, Schedulers::NoRefill, Schedulers::Homogeneous}) {
         INFO("scheduler " << static_cast<int>(scheduler) << ", " << describe(setup.model));
@@ -174,7 +164,7 @@ TEST_CASE("I4: every scheduler gives the same bits") {
         }
       }
       setup.scheduler = Schedulers::FullDepth;
-      auto const full = alone(setup, requests);
+      auto const full = serve_each_alone(setup, requests);
       CHECK(differences(serve_all(*make_served(setup), requests), full) == 0);
       CHECK(std::all_of(full.begin(), full.end(), [&](Outcome const& o) {
         auto const& asked = requests[static_cast<std::size_t>(&o - full.data())].depth;
@@ -188,7 +178,7 @@ TEST_CASE("I4: every scheduler gives the same bits") {
 TEST_CASE("I4: reports that arrive ticks later change nothing") {
   auto setup = tiny_setup();
   auto const requests = knobbed(150, setup.model, 6);
-  auto const expected = alone(setup, requests);
+  auto const expected = serve_each_alone(setup, requests);
   setup.reports = ReportsArrive::Late;
   for (Index const ticks : {1, 2, 3, 5}) {
     for (auto const& variation : variations()) {
@@ -217,7 +207,7 @@ TEST_CASE("I4: launches ahead change nothing where prompts short and long come a
     for (std::size_t i = 0; i < requests.size(); ++i) {
       if (i % 6 != 0) requests[i].prompt.resize(1);
     }
-    auto const expected = alone(setup, requests);
+    auto const expected = serve_each_alone(setup, requests);
     for (Index const slots : {3, 8, 40}) {
       for (Index const arrivals : {0, 1, 4}) {
         INFO("seed " << seed << ", " << slots << " slots, a request every " << arrivals << " ticks");
@@ -236,7 +226,7 @@ TEST_CASE("I4: launches ahead change nothing where prompts short and long come a
 TEST_CASE("I4: ticks that a launch goes on for by itself change nothing") {
   auto setup = tiny_setup();
   auto const requests = knobbed(100, setup.model, 8);
-  auto const expected = alone(setup, requests);
+  auto const expected = serve_each_alone(setup, requests);
   setup.shipped_scheduler = true;
   for (Index const in_flight : {0, 1, 3}) {  // 0: reports arrive at once
     setup.reports = in_flight == 0 ? ReportsArrive::AtOnce : ReportsArrive::Late;

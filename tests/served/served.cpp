@@ -110,6 +110,15 @@ std::vector<Outcome> serve_all(Served& served, std::vector<infer::Request> const
   return results;
 }
 
+std::vector<Outcome> serve_each_alone(ServedSetup setup, std::vector<infer::Request> const& requests) {
+  setup.options.slots = 1;
+  setup.options.prefix_cache = false;
+  auto const served = make_served(setup);
+  std::vector<Outcome> outcomes;
+  for (auto const& request : requests) outcomes.push_back(serve_all(*served, {request}).front());
+  return outcomes;
+}
+
 std::vector<infer::Request> mixed_requests(std::size_t count, ModelConfig const& model, Index longest,
                                            std::uint64_t seed) {
   std::vector<infer::Request> requests;

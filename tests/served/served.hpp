@@ -145,6 +145,9 @@ class Outcomes {
 /// @param arrivals  ticks between two requests; 0: all at once
 std::vector<Outcome> serve_all(Served& served, std::vector<infer::Request> const& requests, Index arrivals = 0);
 
+/// Each request in an engine that serves nothing else, without kept prefixes.
+std::vector<Outcome> serve_each_alone(ServedSetup setup, std::vector<infer::Request> const& requests);
+
 /// Requests of many kinds: prompts of 1 to `longest` tokens, some of which begin alike, greedy and sampled, with
 /// penalties, cuts and end tokens.
 std::vector<infer::Request> mixed_requests(std::size_t count, ModelConfig const& model, Index longest,

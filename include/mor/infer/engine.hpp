@@ -14,7 +14,6 @@
 
 #include <algorithm>
 #include <deque>
-#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -140,20 +139,6 @@ class Engine {
     if (!options.pad_rows) options.pad_rows = B::Replays::captures;
     if (!PacesTicks<B> || S::exact) options.ticks_per_launch = 1;
     return options;
-  }
-
-  /// Tables and rows of key storage are counted in 32 bits, and sizes of launches packed into one key.
-  static void check_sizes(PlannerSetup const& setup) {
-    auto const at_most = [](Index most, Index value, char const* what) {
-      if (value <= most) return;
-      fail(ErrorCode::InvalidArgument, "the engine would be too large", std::string("EngineOptions, ") + what,
-           "at most " + text_of(most), text_of(value));
-    };
-    at_most(kMostLaunchRows, launch_size(setup.shape.cells()), "slots + prefill_rows, rounded up");
-    at_most(kMostListKeys / 2, setup.shape.context, "context");
-    constexpr Index words = std::numeric_limits<Row>::max();
-    at_most(words, ServingTables{setup.shape, nullptr}.size(), "words for slots, context and page_size");
-    at_most(words, std::max(setup.block_pages, setup.end_pages) * setup.shape.page_size, "tokens of key storage");
   }
 
   /// Sizes of tables and storage.

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// What the planner of a serving engine is told and what it asks for, as plain data; and which requests it refuses.
+/// What the planner of a serving engine is told and what it asks for, as plain data; and which sizes and requests are refused.
 #pragma once
 
 #include "mor/core/serving_tables.hpp"
 #include "mor/infer/engine_options.hpp"
+#include "mor/infer/launch_sizes.hpp"
 #include "mor/infer/request.hpp"
 #include "mor/infer/sequence.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -46,6 +48,20 @@ struct TickDemand {
   Index longest = 0;         ///< keys of a list at most
   [[nodiscard]] Index rows() const { return decoding + prompt_rows; }
 };
+
+/// Tables and rows of key storage are counted in 32 bits, and sizes of launches packed into one key.
+inline void check_sizes(PlannerSetup const& setup) {
+  auto const at_most = [](Index most, Index value, char const* what) {
+    if (value <= most) return;
+    fail(ErrorCode::InvalidArgument, "the engine would be too large", std::string("EngineOptions, ") + what,
+         "at most " + text_of(most), text_of(value));
+  };
+  at_most(kMostLaunchRows, launch_size(setup.shape.cells()), "slots + prefill_rows, rounded up");
+  at_most(kMostListKeys / 2, setup.shape.context, "context");
+  constexpr Index words = std::numeric_limits<Row>::max();
+  at_most(words, ServingTables{setup.shape, nullptr}.size(), "words for slots, context and page_size");
+  at_most(words, std::max(setup.block_pages, setup.end_pages) * setup.shape.page_size, "tokens of key storage");
+}
 
 /// Tokens of a request's text at most.
 [[nodiscard]] inline Index longest_text(PlannerSetup const& setup, Request const& request) {
