@@ -86,3 +86,50 @@ TEST_CASE("an error in repeated work leaves the backend usable", "[cuda]") {
     }
   }
 }
+
+TEST_CASE("a product of another shape in the run that is captured searches its algorithm first", "[cuda]") {
+  test::require_device();
+  cuda::BackendOptions options;
+  options.blas.search = true;
+  B backend(options);
+  constexpr Index size = 1024;
+  Buffer<float> const x(backend.memory(), size * size), weights(backend.memory(), size * size), out(backend.memory(), size * size);
+  View<float> const to(out.data(), size, size);
+  backend.fill(View<float>(x.data(), size, size), 1.0);
+  backend.fill(View<float>(weights.data(), size, size), 1.0 / static_cast<double>(size));
+  cuda::Repetition repetition;
+  for (int run = 0; run < 10; ++run) {
+    Index const rows = run < 2 || run == 7 ? size : 768;
+    backend.fill(to, 0.0);
+    backend.repeat(repetition, [&] {
+      backend.linear(View<float const>(x.data(), rows, size), View<float const>(weights.data(), size, size), to.row_range(0, rows));
+    });
+    CAPTURE(run);
+    REQUIRE(repetition.captured() == (run >= 4 && run < 7));
+    REQUIRE(backend.sum(out.span()) == static_cast<double>(rows * size));
+  }
+}
+
+TEST_CASE("work that waits only in the run that would be captured runs as usual, and is captured later", "[cuda]") {
+  test::require_device();
+  B backend;
+  std::vector<float> const host(100, 3.0F);
+  Buffer<float> const values(backend.memory(), 100), out(backend.memory(), 100);
+  backend.store(host, values.span());
+  GatherTwice const gather{backend, values.span(), out.span()};
+  cuda::Repetition repetition;
+  for (int run = 0; run < 8; ++run) {
+    std::vector<Row> rows(100);
+    std::iota(rows.begin(), rows.end(), Row{0});
+    double inside = 0.0;
+    backend.fill(View<float>(out.data(), 1, 100), 0.0);
+    backend.repeat(repetition, [&] {
+      gather(rows);
+      if (run == 2) inside = backend.sum(out.span());
+    });
+    CAPTURE(run);
+    REQUIRE(repetition.captured() == (run >= 5));
+    REQUIRE(inside == (run == 2 ? 600.0 : 0.0));
+    REQUIRE(backend.sum(out.span()) == 600.0);
+  }
+}

@@ -14,7 +14,8 @@ namespace mor::cuda {
 
 /// Runs a piece of work again and again. When two runs in a row asked the same of the device and did not wait for it, the
 /// next is captured; from then on the host's part of the work only refills the uploads, and one launch does the rest. Work
-/// that changes (capacities that still fall, another batch size) runs as usual until it has settled again.
+/// that changes (capacities that still fall, another batch size) runs as usual until it has settled again. Where work turns
+/// out to wait, or to be other work, only while it is compared or captured, the host's part runs twice.
 class Repetition {
  public:
   Repetition() = default;
@@ -87,16 +88,26 @@ class Repetition {
   template <class Work>
   void capture(cudaStream_t stream, WorkLog& log, PinnedSlots*& slots, Work const& work) {
     if (done_ == nullptr) check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "cudaEventCreate");
-    bool const whole = graph_.capture(stream, [&] {
-      SlotScope const scope(slots, slots_);
+    settled_ = false;  // until the work has run again, however this ends
+    bool whole = false;
+    try {
+      whole = graph_.capture(stream, [&] {
+        SlotScope const scope(slots, slots_);
+        log.begin(WorkLog::State::Capture);
+        work();
+      });
+    } catch (WorkDiverged const&) {  // it is other work than the last two times: it runs as usual, and may settle again
+      return;
+    } catch (...) {
       log.begin(WorkLog::State::Run);
-      work();
-    });
+      throw;
+    }
+    fingerprint_ = log.fingerprint();
+    log.begin(WorkLog::State::Run);
     if (!whole) {  // something in the work cannot be captured: it runs as usual, this time and from now on
       refused_ = true;
       return;
     }
-    fingerprint_ = log.fingerprint();
     launch(stream);
   }
 

@@ -56,9 +56,8 @@ class Blas {
       log->note(at.d);
       if (log->compares()) return;
     }
-    cudaStream_t const stream = context.stream;
-    GemmPlan const& plan = find(stream, verb, problem, alpha, at);
-    run(stream, verb, problem, plan, plan.algorithm, alpha, at, at.d);
+    GemmPlan const& plan = find(context, verb, problem, alpha, at);
+    run(context.stream, verb, problem, plan, plan.algorithm, alpha, at, at.d);
   }
 
  private:
@@ -69,7 +68,7 @@ class Blas {
     cublasLtMatmulAlgo_t algorithm;
   };
 
-  GemmPlan const& find(cudaStream_t stream, char const* verb, GemmProblem const& problem, float alpha,
+  GemmPlan const& find(Context const& context, char const* verb, GemmProblem const& problem, float alpha,
                        GemmOperands const& at) {
     if (auto const found = plans_.find(problem); found != plans_.end()) return found->second;
     GemmPlan plan = GemmPlan::describe(verb, problem);
@@ -80,7 +79,8 @@ class Blas {
       // Another version of the library may refuse what it once proposed.
       if (!accepts(plan)) plan.algorithm = candidates.front().algorithm;
     } else if (options_.search && problem.flops() > 1e9) {
-      plan.algorithm = fastest(stream, verb, problem, plan, candidates, alpha, at);
+      if (context.log != nullptr) context.log->wait_once();
+      plan.algorithm = fastest(context.stream, verb, problem, plan, candidates, alpha, at);
       record_.add(problem, plan.algorithm);
     }
     return plans_.emplace(problem, plan).first->second;

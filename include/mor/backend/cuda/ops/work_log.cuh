@@ -13,15 +13,15 @@
 
 namespace mor::cuda {
 
-/// Thrown through work that turns out to wait for the device while it is only being compared with a graph.
+/// Thrown through work that turns out to wait for the device while it is only being compared with a graph, or captured in one.
 struct WorkDiverged {};
 
 /// Every launch, product and upload passes by here. In the state `Compare` nothing is enqueued: the host's part of the work
-/// runs, and its fingerprint tells whether the device's part is the captured one. In the state `Replay` the work is one
-/// that a graph will repeat without the host.
+/// runs, and its fingerprint tells whether the device's part is the captured one. In the state `Capture` the work goes into a
+/// graph, and none of it runs. In the state `Replay` the work is one that a graph will repeat without the host.
 class WorkLog {
  public:
-  enum class State { Run, Compare, Replay };
+  enum class State { Run, Compare, Capture, Replay };
 
   void begin(State state) {
     state_ = state;
@@ -64,8 +64,13 @@ class WorkLog {
   /// The host is about to wait for the device, and to act on what it reads.
   void wait(char const* verb) {
     if (compares()) throw WorkDiverged{};
+    wait_once();
     needs_host(verb);
     ++waits_;
+  }
+  /// The host is about to wait for the device to learn something that it keeps: work that repeats does so at first only.
+  void wait_once() const {
+    if (state_ == State::Capture) throw WorkDiverged{};
   }
 
  private:
