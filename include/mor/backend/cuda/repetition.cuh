@@ -22,6 +22,7 @@ class Repetition {
   Repetition(Repetition const&) = delete;
   Repetition& operator=(Repetition const&) = delete;
   ~Repetition() {
+    if (done_ != nullptr) static_cast<void>(cudaEventSynchronize(done_));  // the graph may still read the slots
     graph_.forget();  // before what its uploads read
     if (done_ != nullptr) static_cast<void>(cudaEventDestroy(done_));
   }
