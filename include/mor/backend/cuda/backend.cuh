@@ -84,7 +84,7 @@ class Backend : public ServingVerbs<Backend<T, Arch>, T, Arch> {
         results_(memory_->resource(), 2),
         arena_(memory_->resource()) {}
   Backend(Backend&&) = default;
-  Backend& operator=(Backend&&) = default;
+  Backend& operator=(Backend&&) = delete;  // member by member, memory would go before what is freed into it
   ~Backend() {
     if (stream_ != nullptr) static_cast<void>(cudaStreamSynchronize(stream_->get()));  // before its memory goes
   }
