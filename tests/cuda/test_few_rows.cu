@@ -413,7 +413,8 @@ TEST_CASE("kernels of few rows that follow one another see each other's results,
 TEST_CASE("products of few rows refuse operands that do not fit", "[cuda][quick]") {
   HopperDevice device;
   test::DeviceMatrix<float> const x(device, 2, 8, std::vector<double>(16, 1.0)), w(device, 12, 8, std::vector<double>(96, 1.0)),
-      narrow(device, 12, 4, std::vector<double>(48, 1.0)), out(device, 2, 12), odd(device, 2, 5);
+      narrow(device, 12, 4, std::vector<double>(48, 1.0)), out(device, 2, 12), odd(device, 2, 5), tall(device, 3, 12), half(device, 3, 6), q(device, 3, 4),
+      plane(device, 8, 4);
   test::DeviceMatrix<float> const norm(device, 1, 8, std::vector<double>(8, 1.0));
   test::DeviceRows const positions(device, {0, 1});
   auto const context = device.context();
@@ -423,6 +424,17 @@ TEST_CASE("products of few rows refuse operands that do not fit", "[cuda][quick]
                     mor::error);
   REQUIRE_THROWS_AS((cuda::few_rows_project_keys<Sm90, float>(context, x.read(), norm_weights, eps, w.read(), positions.read(), 3,
                                                               10000.0, KeyList{}, out.view(), odd.view(), odd.view())),
+                    mor::error);
+  for (View<float> const wrong : {odd.view(), tall.view(), out.view().row_range(0, 1)}) {
+    View<float const> const wrong_residual(wrong);
+    REQUIRE_THROWS_AS((cuda::few_rows_linear<Sm90, float, float>(context, x.read(), w.read(), 1.0F, wrong)), mor::error);
+    REQUIRE_THROWS_AS((cuda::few_rows_norm_linear<Sm90, float, float>(context, x.read(), norm_weights, eps, w.read(), wrong)), mor::error);
+    REQUIRE_THROWS_AS((cuda::few_rows_linear_residual<Sm90, float>(context, x.read(), w.read(), out.read(), wrong)), mor::error);
+    REQUIRE_THROWS_AS((cuda::few_rows_linear_residual<Sm90, float>(context, x.read(), w.read(), wrong_residual, out.view())), mor::error);
+  }
+  REQUIRE_THROWS_AS((cuda::few_rows_norm_swiglu<Sm90, float>(context, x.read(), norm_weights, eps, w.read(), half.view())), mor::error);
+  REQUIRE_THROWS_AS((cuda::few_rows_project_keys<Sm90, float>(context, x.read(), norm_weights, eps, w.read(), positions.read(), 2,
+                                                              10000.0, KeyList{}, q.view(), plane.view(), plane.view())),
                     mor::error);
   cuda::few_rows_linear<Sm90, float, float>(context, View<float const>{}, w.read(), 1.0F, View<float>{});
 }

@@ -64,6 +64,13 @@ inline void launch_few_rows_tiles(Context const& context, char const* verb, View
          tiles, plan);
 }
 
+/// Throws where `given` is not of the shape that the product has.
+template <class T>
+inline void check_few_rows_shape(char const* verb, char const* problem, Index rows, Index cols, View<T> given) {
+  if (given.rows == rows && given.cols == cols) return;
+  fail(ErrorCode::ShapeMismatch, problem, verb, shape_text(rows, cols), shape_text(given.rows, given.cols));
+}
+
 /// @param problem  where results go; x and the weights apart
 template <class Arch, FewRowsResult Result, class T>
 inline void launch_few_rows(Context const& context, char const* verb, View<T const> x, View<T const> weights,
@@ -73,6 +80,17 @@ inline void launch_few_rows(Context const& context, char const* verb, View<T con
   if (x.cols != weights.cols) {
     fail(ErrorCode::ShapeMismatch, "the weights do not fit the rows", verb, text_of(x.cols) + " columns",
          text_of(weights.cols));
+  }
+  Index cols = weights.rows;
+  if constexpr (Result == FewRowsResult::Swiglu) cols = pairs.pairs;
+  if constexpr (Result == FewRowsResult::Keys) cols = problem.query_width;
+  if (problem.real_out.data != nullptr) {
+    check_few_rows_shape(verb, "the results do not fit the product", x.rows, cols, problem.real_out);
+  } else {
+    check_few_rows_shape(verb, "the results do not fit the product", x.rows, cols, problem.out);
+  }
+  if constexpr (Result == FewRowsResult::Residual) {
+    check_few_rows_shape(verb, "the residual does not fit the product", x.rows, cols, problem.residual);
   }
   FewRowsTiles tiles;
   tiles.rows = static_cast<int>(weights.rows);
