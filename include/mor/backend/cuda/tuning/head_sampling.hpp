@@ -25,13 +25,13 @@ struct HeadSampling {
   static constexpr int most_stages = 8, least_stages = 4;
 };
 
-/// Offsets are bytes of shared memory; those of boxes are multiples of 1024.
+/// Offsets are bytes of shared memory, from a multiple of 1024 on; those of boxes are such multiples themselves.
 struct HeadSamplingPlan {
   int tiles = 0, boxes = 0;  ///< of the weights; side by side in a tile
   int stages = 0;            ///< boxes of weights that have room
   int barriers_at = 0, factors_at = 0, rows_at = 0, ring_at = 0;
   Index room = 0;  ///< bytes for a row's logits, from `rows_at` on
-  Index shared_bytes = 0;
+  Index shared_bytes = 0;  ///< of a launch
   bool possible = false;
 
   constexpr HeadSamplingPlan() = default;
@@ -45,9 +45,10 @@ struct HeadSamplingPlan {
     rows_at = (factors_at + HeadSampling::most_rows * 4 + boundary - 1) / boundary * boundary;
     Index const ring = rows_at + Index{boxes} * HeadSampling::box_bytes;
     ring_at = static_cast<int>(ring);
-    shared_bytes = block_bytes - boundary;  // dynamic shared memory may start anywhere
-    room = shared_bytes - rows_at;
-    Index const fit = (shared_bytes - ring) / HeadSampling::box_bytes;
+    shared_bytes = block_bytes - boundary;  // leaves what a block of another kernel takes beside this one
+    Index const usable = shared_bytes - boundary;  // dynamic shared memory may start anywhere
+    room = usable - rows_at;
+    Index const fit = (usable - ring) / HeadSampling::box_bytes;
     stages = static_cast<int>(std::min<Index>(fit, HeadSampling::most_stages));
     possible = columns > 0 && columns % 8 == 0 && vocabulary > 0 && stages >= HeadSampling::least_stages;
   }
