@@ -141,19 +141,26 @@ class UploadRing {
 
   void advance(cudaStream_t stream) {
     if (!segments_.empty()) check(cudaEventRecord(segments_[current_].done, stream), "cudaEventRecord");
-    offset_ = 0;
-    if (segments_.size() < kSegments) {
-      Segment segment;
-      void* pointer = nullptr;
-      check(cudaMallocHost(&pointer, static_cast<std::size_t>(kSegmentBytes)), "cudaMallocHost", kSegmentBytes);
-      segment.data = static_cast<std::byte*>(pointer);
-      check(cudaEventCreateWithFlags(&segment.done, cudaEventDisableTiming), "cudaEventCreate");
-      current_ = segments_.size();
-      segments_.push_back(segment);
-      return;
+    std::size_t next = segments_.size();
+    if (next < kSegments) {
+      grow();
+    } else {
+      next = (current_ + 1) % kSegments;
+      check(cudaEventSynchronize(segments_[next].done), "cudaEventSynchronize");
     }
-    current_ = (current_ + 1) % kSegments;
-    check(cudaEventSynchronize(segments_[current_].done), "cudaEventSynchronize");
+    current_ = next;
+    offset_ = 0;  // last: after a failure the segment before is still full
+  }
+  void grow() {
+    segments_.reserve(kSegments);  // nothing below may throw while it owns something that no segment does
+    Segment segment;
+    check(cudaEventCreateWithFlags(&segment.done, cudaEventDisableTiming), "cudaEventCreate");
+    void* pointer = nullptr;
+    cudaError_t const status = cudaMallocHost(&pointer, static_cast<std::size_t>(kSegmentBytes));
+    if (status != cudaSuccess) static_cast<void>(cudaEventDestroy(segment.done));
+    check(status, "cudaMallocHost", kSegmentBytes);
+    segment.data = static_cast<std::byte*>(pointer);
+    segments_.push_back(segment);
   }
 
   std::vector<Segment> segments_;

@@ -41,7 +41,7 @@ class Blas {
   Blas(Blas const&) = delete;
   Blas& operator=(Blas const&) = delete;
   ~Blas() {
-    for (auto& [problem, plan] : plans_) plan.destroy();
+    plans_.clear();
     static_cast<void>(cublasLtDestroy(handle_));
   }
 
@@ -67,6 +67,30 @@ class Blas {
   struct Candidate {
     cublasLtMatmulAlgo_t algorithm;
   };
+  /// Owns what is asked of a proposal.
+  struct Preference {
+    Preference() = default;
+    Preference(Preference const&) = delete;
+    Preference& operator=(Preference const&) = delete;
+    ~Preference() {
+      if (handle != nullptr) static_cast<void>(cublasLtMatmulPreferenceDestroy(handle));
+    }
+
+    cublasLtMatmulPreference_t handle = nullptr;
+  };
+  /// Owns events.
+  struct Marks {
+    explicit Marks(std::size_t count) : events(count) {}
+    Marks(Marks const&) = delete;
+    Marks& operator=(Marks const&) = delete;
+    ~Marks() {
+      for (cudaEvent_t const event : events) {
+        if (event != nullptr) static_cast<void>(cudaEventDestroy(event));
+      }
+    }
+
+    std::vector<cudaEvent_t> events;
+  };
 
   GemmPlan const& find(Context const& context, char const* verb, GemmProblem const& problem, float alpha,
                        GemmOperands const& at) {
@@ -83,7 +107,7 @@ class Blas {
       plan.algorithm = fastest(context.stream, verb, problem, plan, candidates, alpha, at);
       record_.add(problem, plan.algorithm);
     }
-    return plans_.emplace(problem, plan).first->second;
+    return plans_.emplace(problem, std::move(plan)).first->second;
   }
 
   [[nodiscard]] bool accepts(GemmPlan const& plan) const {
@@ -95,10 +119,10 @@ class Blas {
 
   [[nodiscard]] std::vector<Candidate> propose(char const* verb, GemmProblem const& problem,
                                                GemmPlan const& plan) const {
-    cublasLtMatmulPreference_t preference = nullptr;
-    check(cublasLtMatmulPreferenceCreate(&preference), verb);
+    Preference preference;
+    check(cublasLtMatmulPreferenceCreate(&preference.handle), verb);
     auto const set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
-      check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)), verb);
+      check(cublasLtMatmulPreferenceSetAttribute(preference.handle, attribute, &value, sizeof(value)), verb);
     };
     set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_.size()));
     // Sums of split products in a fixed order: the in-place scheme adds them as blocks finish.
@@ -111,8 +135,7 @@ class Blas {
     cublasLtMatmulHeuristicResult_t results[kCandidates];
     int count = 0;
     cublasStatus_t const status = cublasLtMatmulAlgoGetHeuristic(
-        handle_, plan.operation, plan.a, plan.b, plan.c, plan.d, preference, kCandidates, results, &count);
-    static_cast<void>(cublasLtMatmulPreferenceDestroy(preference));
+        handle_, plan.operation, plan.a, plan.b, plan.c, plan.d, preference.handle, kCandidates, results, &count);
     check(status, verb, problem.m, problem.n, problem.k);
     std::vector<Candidate> algorithms;
     for (int i = 0; i < count; ++i) {
@@ -130,24 +153,23 @@ class Blas {
     constexpr std::size_t rounds = 7;
     std::size_t const count = candidates.size();
     Buffer<std::byte> const output(memory_, problem.d.bytes());
-    std::vector<cudaEvent_t> marks(count + 1);
-    for (cudaEvent_t& mark : marks) check(cudaEventCreate(&mark), verb);
+    Marks marks(count + 1);
+    for (cudaEvent_t& mark : marks.events) check(cudaEventCreate(&mark), verb);
     std::vector<std::array<float, rounds>> times(count);
     for (std::size_t round = 0; round < rounds + 1; ++round) {  // the first one warms up and is not counted
       auto const turn = [&](std::size_t i) { return (i + round * 5) % count; };
-      check(cudaEventRecord(marks[0], stream), verb);
+      check(cudaEventRecord(marks.events[0], stream), verb);
       for (std::size_t i = 0; i < count; ++i) {
         for (int n = 0; n < 2; ++n) {
           run(stream, verb, problem, plan, candidates[turn(i)].algorithm, alpha, at, output.data());
         }
-        check(cudaEventRecord(marks[i + 1], stream), verb);
+        check(cudaEventRecord(marks.events[i + 1], stream), verb);
       }
-      check(cudaEventSynchronize(marks.back()), verb);
+      check(cudaEventSynchronize(marks.events.back()), verb);
       for (std::size_t i = 0; i < count && round > 0; ++i) {
-        check(cudaEventElapsedTime(&times[turn(i)][round - 1], marks[i], marks[i + 1]), verb);
+        check(cudaEventElapsedTime(&times[turn(i)][round - 1], marks.events[i], marks.events[i + 1]), verb);
       }
     }
-    for (cudaEvent_t const mark : marks) static_cast<void>(cudaEventDestroy(mark));
     std::size_t best = 0;
     for (std::size_t i = 0; i < count; ++i) {
       std::nth_element(times[i].begin(), times[i].begin() + rounds / 2, times[i].end());

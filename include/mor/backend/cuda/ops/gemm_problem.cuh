@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace mor::cuda {
 
@@ -88,11 +89,24 @@ struct GemmOperands {
   void* d = nullptr;
 };
 
-/// The library's descriptors of a problem, and the algorithm that was chosen.
+/// Owns the library's descriptors of a problem, and has the algorithm that was chosen.
 struct GemmPlan {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr, d = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+
+  GemmPlan() = default;
+  GemmPlan(GemmPlan&& other) noexcept
+      : operation(std::exchange(other.operation, nullptr)), a(std::exchange(other.a, nullptr)), b(std::exchange(other.b, nullptr)),
+        c(std::exchange(other.c, nullptr)), d(std::exchange(other.d, nullptr)), algorithm(other.algorithm) {}
+  GemmPlan(GemmPlan const&) = delete;
+  GemmPlan& operator=(GemmPlan const&) = delete;
+  ~GemmPlan() {
+    for (cublasLtMatrixLayout_t const matrix : {a, b, c, d}) {
+      if (matrix != nullptr) static_cast<void>(cublasLtMatrixLayoutDestroy(matrix));
+    }
+    if (operation != nullptr) static_cast<void>(cublasLtMatmulDescDestroy(operation));
+  }
 
   [[nodiscard]] static GemmPlan describe(char const* verb, GemmProblem const& problem) {
     GemmPlan plan;
@@ -109,10 +123,6 @@ struct GemmPlan {
     plan.c = layout(verb, problem.c);
     plan.d = layout(verb, problem.d);
     return plan;
-  }
-  void destroy() {
-    for (cublasLtMatrixLayout_t const matrix : {a, b, c, d}) static_cast<void>(cublasLtMatrixLayoutDestroy(matrix));
-    static_cast<void>(cublasLtMatmulDescDestroy(operation));
   }
 
  private:
