@@ -67,6 +67,7 @@ class StackStart : StackPlaces {
   /// By all warps but that of the weights. Waits for the one that reads, and for the kernels that make the rows.
   __device__ __forceinline__ explicit StackStart(StackPlaces const& places) : StackPlaces(places) {
     wait_for_earlier_kernels<Sm90>();
+    __syncwarp();  // lanes come from branches of their own, and the barrier takes whole warps
     named_wait(kBeginBarrier, Stack::threads - kWarpSize);
     rows = start()[0];
     turn_ = start()[1];
