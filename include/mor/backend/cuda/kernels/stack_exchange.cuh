@@ -11,6 +11,11 @@
 /// writes next, and what it has read before what it reads next: nobody finds an old word. The first layer's input is written
 /// by whoever (`StackInput`), and taken back by who writes the second layer's. There are two halves; a launch
 /// uses one, and in its last layer clears the other for the next launch.
+///
+/// One link is the hardware's and not the memory model's: a block reads the inputs of consecutive layers while the fence of
+/// their layer is still under way, so between the read that shows that an older input was taken back and the read, in the next
+/// layer, that must not find that one, no fence is sure to lie. It holds because these loads are answered by the second-level
+/// cache, where the device's words are, and the second is issued only when the first has been looked at.
 #pragma once
 
 #include "mor/backend/cuda/tuning/stack.hpp"
