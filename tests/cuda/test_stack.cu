@@ -369,3 +369,43 @@ TEST_CASE("a stack of layers says what it does not take", "[cuda]") {
   REQUIRE_FALSE(stack.takes(1, 64, 0));
   REQUIRE_FALSE(cuda::LayerStack<Sm90>(device, sizes_of(576, 1536, 18, 6, 32)).takes(1, 64, 64));
 }
+
+TEST_CASE("a stack of layers refuses layers and rows that do not fit it", "[cuda]") {
+  HopperDevice device;
+  cuda::LayerStack<Sm90> const stack(device, sizes_of(64, 96, 1, 1, 64));
+  alignas(16) static bfloat16 memory[128];  // only the address counts
+  auto const view = [](Index rows, Index cols, Index stride) { return View<bfloat16>(memory, rows, cols, stride); };
+  std::span<bfloat16 const> const norm(memory, 64);
+  StackedLayer<bfloat16> const layer{view(192, 64, 64), view(64, 64, 64), view(192, 64, 64), view(64, 96, 96), norm, norm, view(64, 64, 64), view(64, 64, 72)};
+  REQUIRE(stack.takes(layer));
+  auto const refuses = [&](auto const& change) {
+    auto other = layer;
+    change(other);
+    return !stack.takes(other);
+  };
+  REQUIRE(refuses([&](auto& other) { other.qkv = view(128, 64, 64); }));
+  REQUIRE(refuses([&](auto& other) { other.o = view(64, 96, 96); }));
+  REQUIRE(refuses([&](auto& other) { other.gate_up = view(96, 64, 64); }));
+  REQUIRE(refuses([&](auto& other) { other.down = view(64, 96, 97); }));
+  REQUIRE(refuses([&](auto& other) { other.input_norm = norm.first(63); }));
+  REQUIRE(refuses([&](auto& other) { other.post_attention_norm = std::span<bfloat16 const>(memory + 1, 64); }));
+  REQUIRE(refuses([&](auto& other) { other.plane_k = view(64, 128, 128); }));
+  REQUIRE(refuses([&](auto& other) { other.plane_v = view(64, 64, 68); }));
+
+  test::DeviceMatrix<bfloat16> const rows(device, 1, 64), narrow(device, 1, 56);
+  test::DeviceRows const numbers(device, {0, 1});
+  auto const one = numbers.read().first(1);
+  KeyList const list{1, 1, 1, numbers.read(), {}, one, one, page, one};
+  KeyList elsewhere = list;
+  elsewhere.pages = numbers.read().last(1);
+  std::vector<StackedLayer<bfloat16>> const none, layers{layer};
+  auto const run = [&](auto const& some, View<bfloat16 const> x, View<bfloat16> out, KeyList const& write) {
+    StackRows<bfloat16> run{{x}, one};
+    run.out = out;
+    stack.run(device.context(), some, run, list, write);
+  };
+  REQUIRE_THROWS_AS(run(none, rows.read(), rows.view(), list), mor::error);
+  REQUIRE_THROWS_AS(run(layers, narrow.read(), rows.view(), list), mor::error);
+  REQUIRE_THROWS_AS(run(layers, rows.read(), narrow.view(), list), mor::error);
+  REQUIRE_THROWS_AS(run(layers, rows.read(), rows.view(), elsewhere), mor::error);
+}

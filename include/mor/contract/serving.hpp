@@ -160,14 +160,16 @@ struct StackRows {
 
 /// Optional: consecutive decoder layers on few rows in one pass, where a backend would otherwise launch several kernels a
 /// layer. `B::LayerStack`: LayerStack(b, sizes); takes(rows, longest, page_size): whether it takes so many rows with paged
-/// lists of so many keys at most; run(context, layers, rows, read, write): the layers of `DecoderLayer`, one after the other.
-/// All layers read the list `read` and write to `write`, lists of one row each.
+/// lists of so many keys at most; takes(layer): whether it takes such a layer; run(context, layers, rows, read, write): the layers
+/// of `DecoderLayer`, one after the other, at least one. All layers read the list `read` and write to `write`, lists of one row
+/// each with the same pages.
 template <class B>
 concept StacksLayers = requires(detail::VerbArguments<B> a, B& b, LayerSizes const& sizes, typename B::LayerStack const& stack,
                                 std::span<StackedLayer<typename B::scalar_type> const> layers,
                                 StackRows<typename B::scalar_type> const& rows) {
   { typename B::LayerStack(b, sizes) };
   { stack.takes(Index{1}, Index{1}, Index{64}) } -> std::same_as<bool>;
+  { stack.takes(layers[0]) } -> std::same_as<bool>;
   stack.run(b.context(), layers, rows, a.keys, a.keys);
 };
 

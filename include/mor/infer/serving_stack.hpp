@@ -48,10 +48,15 @@ class ServingStack<B> {
       return a.key_begin.data() == b.key_begin.data() && a.limits.data() == b.limits.data() && a.pages.data() == b.pages.data();
     };
     if (!layers_.empty() && !(same(keys.read, read_) && same(keys.write, write_))) return false;
+    if (keys.read.pages.data() != keys.write.pages.data() || keys.read.page_size != keys.write.page_size) return false;
+    StackedLayer<Scalar> const layer{views.fused_weight(p.q, 3),         views.weight(p.o),
+                                     views.fused_weight(p.gate, 2),      views.weight(p.down),
+                                     views.weight_vector(p.input_norm),  views.weight_vector(p.post_attention_norm),
+                                     keys.plane_k,                       keys.plane_v};
+    if (!stack_->takes(layer)) return false;
     read_ = keys.read;
     write_ = keys.write;
-    layers_.push_back({views.fused_weight(p.q, 3), views.weight(p.o), views.fused_weight(p.gate, 2), views.weight(p.down),
-                       views.weight_vector(p.input_norm), views.weight_vector(p.post_attention_norm), keys.plane_k, keys.plane_v});
+    layers_.push_back(layer);
     return true;
   }
   [[nodiscard]] std::size_t size() const { return layers_.size(); }

@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <utility>
 
@@ -61,9 +62,15 @@ class LayerStack {
     return plan_.possible && rows > 0 && rows <= tuning::Stack::most_rows && longest <= tuning::Stack::most_keys && page_size > 0 &&
            page_size % tuning::Stack::step_keys == 0;
   }
+  /// Whether `run` takes such a layer: of the stack's sizes, with rows that 16-byte copies can bring.
+  [[nodiscard]] bool takes(Layer const& layer) const { return has_sizes(layer) && is_aligned(layer); }
 
-  /// The layers one after the other; `takes` is true. See contract/serving.hpp.
+  /// The layers one after the other; `takes` is true of all. See contract/serving.hpp.
   void run(Context const& context, std::span<Layer const> layers, Rows rows, KeyList const& read, KeyList const& write) const {
+    require(!layers.empty(), "a stack of no layers", "LayerStack::run");
+    // The kernel finds the places of both lists in one table.
+    require(read.pages.data() == write.pages.data() && read.page_size == write.page_size, "rows see keys in other pages than they write to",
+            "LayerStack::run");
     auto const most = static_cast<std::size_t>(tuning::Stack::most_layers);
     auto const kept = std::exchange(rows.kept, {});
     for (; layers.size() > most; layers = layers.subspan(most)) {
@@ -76,6 +83,20 @@ class LayerStack {
 
  private:
   using Kernel = void (*)(StackArguments);
+
+  [[nodiscard]] bool has_sizes(Layer const& layer) const {
+    Index const hidden = sizes_.hidden_size, inner = sizes_.intermediate_size, queries = plan_.shape.queries, keys = plan_.shape.keys;
+    auto const is = [](auto const& x, Index rows, Index cols) { return x.rows == rows && x.cols == cols; };
+    return is(layer.qkv, queries + 2 * keys, hidden) && is(layer.o, hidden, queries) && is(layer.gate_up, 2 * inner, hidden) &&
+           is(layer.down, hidden, inner) && layer.plane_k.cols == keys && layer.plane_v.cols == keys &&
+           static_cast<Index>(layer.input_norm.size()) == hidden && static_cast<Index>(layer.post_attention_norm.size()) == hidden;
+  }
+  [[nodiscard]] static bool is_aligned(Layer const& layer) {
+    auto const vector = [](std::span<bfloat16 const> x) { return reinterpret_cast<std::uintptr_t>(x.data()) % 16 == 0; };
+    auto const rows = [](View<bfloat16 const> x) { return detail::every_row_in_packs(x); };
+    return rows(layer.qkv) && rows(layer.o) && rows(layer.gate_up) && rows(layer.down) && rows(layer.plane_k) && rows(layer.plane_v) &&
+           vector(layer.input_norm) && vector(layer.post_attention_norm);
+  }
   template <int HeadDim>
   [[nodiscard]] static Kernel kernel_of(Index rows) {
     if (rows <= 16) return &stack_kernel<HeadDim, 2>;
@@ -95,6 +116,11 @@ class LayerStack {
     Index const count = rows.out.rows;
     require(takes(count, read.max_limit, read.page_size), "the stack does not take these rows", "LayerStack::run");
     require(detail::every_row_in_packs(rows.x.table), "rows of a stack are not aligned to 16 bytes", "LayerStack::run");
+    Index const hidden = sizes_.hidden_size;
+    if (rows.x.table.cols != hidden || rows.out.cols != hidden || (rows.kept.table.data != nullptr && rows.kept.table.cols != hidden)) {
+      fail(ErrorCode::ShapeMismatch, "rows of a stack are of another size than its layers'", "LayerStack::run", text_of(hidden) + " columns",
+           text_of(rows.x.table.cols) + " in, " + text_of(rows.out.cols) + " out");
+    }
     StackArguments arguments;
     arguments.plan = layers.size() > static_cast<std::size_t>(tuning::Stack::few_layers) ? plan_ : short_plan_;
     arguments.rows = static_cast<int>(count);
@@ -124,7 +150,7 @@ class LayerStack {
     launch(context, "layer_stack", launch_shape(arguments.plan), kernel(count), arguments);
   }
 
-  static void set_layers(StackArguments& arguments, std::span<Layer const> layers) {
+  void set_layers(StackArguments& arguments, std::span<Layer const> layers) const {
     auto const common = [](Index stride, Index& all) {
       require(all == 0 || all == stride, "the weights of a stack's layers lie at different strides", "LayerStack::run");
       all = stride;
@@ -133,9 +159,10 @@ class LayerStack {
     for (std::size_t l = 0; l < layers.size(); ++l) {
       Layer const& layer = layers[l];
       auto& to = arguments.layer[l];
+      require(has_sizes(layer), "a layer is of other sizes than the stack", "LayerStack::run");
+      require(is_aligned(layer), "the weights or keys of a stack are not aligned to 16 bytes", "LayerStack::run");
       View<bfloat16 const> const weights[] = {layer.qkv, layer.o, layer.gate_up, layer.down};
       for (int w = 0; w < tuning::StackPlan::Products; ++w) {
-        require(detail::every_row_in_packs(weights[w]), "the weights of a stack are not aligned to 16 bytes", "LayerStack::run");
         common(weights[w].stride, strides[w]);
         to.weights[w] = weights[w].data;
       }
