@@ -36,7 +36,7 @@ concept ServingLayers = requires(detail::VerbArguments<B> a, B& b) {
 /// limit_choice(probabilities [N, Nr], least, most, choice, gate): choice[i] becomes the nearest depth that has least[i] to
 /// most[i] recursions (choice counts from 0), and gate[i] its probability.
 /// choice_weights(choice, gate, depths, gate_intermediate, additive, scale, keep, scores): as `token_choice_weights`, with
-/// the row's own step depths[i]; scores[i] = 1 where the token goes on after it, -infinity where it finishes.
+/// the row's own step depths[i]; scores[i] = infinity where the token goes on after it, -infinity where it finishes.
 template <class B>
 concept ServingRouting = requires(detail::VerbArguments<B> a, B& b) {
   b.move_rows(a.x, a.rows, a.rows, a.out);

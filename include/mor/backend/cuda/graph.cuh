@@ -9,7 +9,8 @@
 
 namespace mor::cuda {
 
-/// Owns an executable graph, or none. The stream must be done with a graph that is forgotten.
+/// Owns an executable graph, or none. The stream must be done with a graph before it is forgotten: also by another capture, and by
+/// the end of this object.
 class Graph {
  public:
   Graph() = default;
