@@ -67,6 +67,30 @@ TEST_CASE("work that waits for the device is never captured", "[cuda]") {
   }
 }
 
+TEST_CASE("backends on two devices take turns in one thread", "[cuda]") {
+  test::require_device();
+  if (cuda::device_count() < 2) SKIP("one CUDA device");
+  cuda::BackendOptions second;
+  second.device = 1;
+  B first_backend, second_backend(second);
+  std::vector<float> const host(100, 3.0F);
+  std::vector<Row> rows(100);
+  std::iota(rows.begin(), rows.end(), Row{0});
+  cuda::Repetition repetitions[2];
+  Buffer<float> const values[] = {Buffer<float>(first_backend.memory(), 100), Buffer<float>(second_backend.memory(), 100)};
+  Buffer<float> const out[] = {Buffer<float>(first_backend.memory(), 100), Buffer<float>(second_backend.memory(), 100)};
+  for (int run = 0; run < 8; ++run) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      B& backend = i == 0 ? first_backend : second_backend;
+      backend.store(host, values[i].span());
+      GatherTwice const gather{backend, values[i].span(), out[i].span()};
+      backend.repeat(repetitions[i], [&] { gather(rows); });
+      REQUIRE(repetitions[i].captured() == (run >= 2));
+      REQUIRE(backend.sum(out[i].span()) == 600.0);
+    }
+  }
+}
+
 TEST_CASE("an error in repeated work leaves the backend usable", "[cuda]") {
   test::require_device();
   B backend;

@@ -50,7 +50,8 @@ struct BackendOptions {
   BlasOptions blas;
 };
 
-/// Verbs as `mor::Backend` defines them; shapes and meaning are written there. One thread may call a backend at a time.
+/// Verbs as `mor::Backend` defines them; shapes and meaning are written there. One thread may call a backend at a time,
+/// and the backend's device becomes that thread's current one.
 ///
 /// @tparam T     bfloat16 (weights and activations; logits, losses, gradients of weights and moments stay float) or float
 /// @tparam Arch  Sm80 or Sm90: which instructions attention is built from
@@ -77,7 +78,7 @@ class Backend : public ServingVerbs<Backend<T, Arch>, T, Arch> {
   explicit Backend(BackendOptions const& options = {})
       : device_(std::make_unique<DeviceFacts>(open_device<Arch>(options.device))),
         stream_(std::make_unique<Stream>()),
-        memory_(std::make_unique<DeviceMemory>()),
+        memory_(std::make_unique<DeviceMemory>(device_->ordinal)),
         uploads_(std::make_unique<UploadRing>()),
         log_(std::make_unique<WorkLog>()),
         blas_(std::make_unique<Blas>(memory_->resource(), *device_, options.blas)),
@@ -95,7 +96,10 @@ class Backend : public ServingVerbs<Backend<T, Arch>, T, Arch> {
   [[nodiscard]] Arena& arena() { return arena_; }
   [[nodiscard]] MemoryStatistics memory_statistics() const { return memory_->statistics(); }
   [[nodiscard]] DeviceFacts const& device() const { return *device_; }
-  [[nodiscard]] Context context() { return {stream_->get(), &arena_, device_.get(), blas_.get(), log_.get()}; }
+  [[nodiscard]] Context context() {
+    make_current(device_->ordinal);
+    return {stream_->get(), &arena_, device_.get(), blas_.get(), log_.get()};
+  }
   [[nodiscard]] Rows upload(Rows values) { return upload_array(values); }
   [[nodiscard]] Reals upload(Reals values) { return upload_array(values); }
   [[nodiscard]] Rules upload(Rules values) { return upload_array(values); }
@@ -115,7 +119,7 @@ class Backend : public ServingVerbs<Backend<T, Arch>, T, Arch> {
   /// has settled (see `Repetition`). Each such piece of work has a repetition of its own, which the backend must outlive.
   template <class Work>
   void repeat(Repetition& repetition, Work const& work) {
-    repetition.run(stream_->get(), *log_, slots_, work);
+    repetition.run(context().stream, *log_, slots_, work);
   }
   template <class U>
   void fill(View<U> out, double value) {
@@ -350,18 +354,19 @@ class Backend : public ServingVerbs<Backend<T, Arch>, T, Arch> {
     log_->needs_host("upload");
     log_->note(to);
     log_->note(size);
-    if (slots_ == nullptr) return uploads_->copy(stream_->get(), from, to, size);
+    cudaStream_t const stream = context().stream;
+    if (slots_ == nullptr) return uploads_->copy(stream, from, to, size);
     std::byte* const staged = slots_->take(size);
     std::memcpy(staged, from, static_cast<std::size_t>(size));
     if (log_->compares()) return;
-    check(cudaMemcpyAsync(to, staged, static_cast<std::size_t>(size), cudaMemcpyHostToDevice, stream_->get()), "upload", size);
+    check(cudaMemcpyAsync(to, staged, static_cast<std::size_t>(size), cudaMemcpyHostToDevice, stream), "upload", size);
   }
   template <class U>
   void download_array(std::span<U const> from, std::span<U> to) {
     if (from.empty()) return;
     ProfilerRange const range("download");
     log_->wait("download");
-    check(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyDeviceToHost, stream_->get()), "download",
+    check(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyDeviceToHost, context().stream), "download",
           from.size());
     stream_->synchronize();
   }

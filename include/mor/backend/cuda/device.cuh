@@ -23,6 +23,14 @@ namespace mor::cuda {
   return count;
 }
 
+/// Makes the device the calling thread's current one, which what it enqueues, allocates or creates next belongs to. Each thread
+/// has one of its own, and other backends may have chosen another since; to ask costs far less than a launch.
+inline void make_current(int ordinal) {
+  int current = -1;
+  check(cudaGetDevice(&current), "cudaGetDevice");
+  if (current != ordinal) check(cudaSetDevice(ordinal), "cudaSetDevice", ordinal);
+}
+
 /// Makes the device the current one. Throws `mor::error` (Unsupported) where there is no such device or it is of another
 /// architecture than Arch.
 template <class Arch>

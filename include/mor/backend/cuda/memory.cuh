@@ -3,6 +3,7 @@
 /// Device memory with a count of what is in use, and page-locked host memory that uploads pass through.
 #pragma once
 
+#include "mor/backend/cuda/device.cuh"
 #include "mor/backend/cuda/ops/error.cuh"
 #include "mor/core/memory.hpp"
 
@@ -24,7 +25,8 @@ struct MemoryStatistics {
 /// to it.
 class DeviceMemory {
  public:
-  DeviceMemory() = default;
+  /// @param device  as CUDA numbers them
+  explicit DeviceMemory(int device = 0) : device_(device) {}
   DeviceMemory(DeviceMemory const&) = delete;
   DeviceMemory& operator=(DeviceMemory const&) = delete;
 
@@ -36,6 +38,7 @@ class DeviceMemory {
     auto& self = *static_cast<DeviceMemory*>(context);
     Index const size = std::max(mor::detail::aligned(bytes), kAlignment);
     void* pointer = nullptr;
+    make_current(self.device_);
     cudaError_t const status = cudaMalloc(&pointer, static_cast<std::size_t>(size));
     if (status == cudaErrorMemoryAllocation) {
       static_cast<void>(cudaGetLastError());  // this error does not stick: the device goes on
@@ -52,9 +55,10 @@ class DeviceMemory {
   static void deallocate(void* context, void* pointer, Index bytes) {
     auto& self = *static_cast<DeviceMemory*>(context);
     self.statistics_.current_bytes -= std::max(mor::detail::aligned(bytes), kAlignment);
-    static_cast<void>(cudaFree(pointer));  // never throws; an error shows in the next call that is checked
+    static_cast<void>(cudaFree(pointer));  // of any device; never throws; an error shows in the next call that is checked
   }
 
+  int device_;
   MemoryStatistics statistics_;
 };
 

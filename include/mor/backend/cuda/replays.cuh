@@ -4,6 +4,7 @@
 /// and does nothing else.
 #pragma once
 
+#include "mor/backend/cuda/device.cuh"
 #include "mor/backend/cuda/graph.cuh"
 #include "mor/backend/cuda/ops/loop.cuh"
 #include "mor/backend/cuda/ops/work_log.cuh"
@@ -33,7 +34,8 @@ class Replays {
   static constexpr std::size_t kMostGraphs = 256;
 
   template <class B>
-  explicit Replays(B& b) : stream_(b.context().stream), log_(b.context().log), arena_(b.context().arena) {}
+  explicit Replays(B& b)
+      : device_(b.context().device->ordinal), stream_(b.context().stream), log_(b.context().log), arena_(b.context().arena) {}
   Replays(Replays const&) = delete;
   Replays& operator=(Replays const&) = delete;
   ~Replays() { static_cast<void>(cudaStreamSynchronize(stream_)); }
@@ -98,6 +100,7 @@ class Replays {
 
   template <class Work, class Capture>
   void replay(std::uint64_t key, Work const& work, Capture const& capture) {
+    make_current(device_);
     Entry& entry = find(key);
     arena_->reset();
     if (entry.warm && !entry.refused && (!entry.graph.captured() || entry.allocations != arena_->allocations())) {
@@ -125,6 +128,7 @@ class Replays {
     log_->begin(WorkLog::State::Run);
   }
 
+  int device_;
   cudaStream_t stream_;
   WorkLog* log_;
   Arena* arena_;

@@ -3,6 +3,7 @@
 /// Reports of ticks on their way to the host, which learns of each when it asks, and never has to wait for one.
 #pragma once
 
+#include "mor/backend/cuda/device.cuh"
 #include "mor/backend/cuda/memory.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/host_words.cuh"
@@ -44,6 +45,7 @@ class Reports {
   /// and takes the next place each time that the work runs. Throws InvalidArgument where it has no room.
   void send(std::span<Row const> words) {
     require(static_cast<Index>(words.size()) <= ring_.room, "a report is longer than its room", "Reports::send");
+    make_current(context_.device->ordinal);
     written_.record(context_.stream);
     written_.hold(side_.get());
     Context side = context_;
