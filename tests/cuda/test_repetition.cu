@@ -3,6 +3,7 @@
 
 #include "mor/backend/cuda/backend.cuh"
 
+#include <cmath>
 #include <numeric>
 #include <vector>
 
@@ -155,5 +156,81 @@ TEST_CASE("work that waits only in the run that would be captured runs as usual,
     REQUIRE(repetition.captured() == (run >= 5));
     REQUIRE(inside == (run == 2 ? 600.0 : 0.0));
     REQUIRE(backend.sum(out.span()) == 600.0);
+  }
+}
+
+TEST_CASE("repeated work is captured anew where a number inside a kernel's argument changes", "[cuda]") {
+  test::require_device();
+  B backend;
+  Buffer<float> const values(backend.memory(), 100);
+  cuda::Repetition repetition;
+  for (int run = 0; run < 12; ++run) {
+    double const value = run < 5 ? 2.0 : run < 9 ? 3.0 : static_cast<double>(run);
+    backend.repeat(repetition, [&] { backend.fill(View<float>(values.data(), 10, 10), value); });
+    CAPTURE(run);
+    REQUIRE(repetition.captured() == ((run >= 2 && run < 5) || run == 7 || run == 8));
+    REQUIRE(backend.sum(values.span()) == 100.0 * value);
+  }
+}
+
+TEST_CASE("repeated work reads and writes the buffers of each run", "[cuda]") {
+  test::require_device();
+  B backend;
+  Buffer<float> const first(backend.memory(), 100), second(backend.memory(), 100), out(backend.memory(), 100);
+  auto const view = [](Buffer<float> const& of) { return View<float>(of.data(), 10, 10); };
+  backend.fill(view(first), 1.0);
+  backend.fill(view(second), 2.0);
+  cuda::Repetition alternating, settled;
+  for (int run = 0; run < 10; ++run) {
+    Buffer<float> const& from = run % 2 == 0 ? first : second;
+    backend.repeat(alternating, [&] { backend.copy(view(from), view(out)); });
+    CAPTURE(run);
+    REQUIRE_FALSE(alternating.captured());
+    REQUIRE(backend.sum(out.span()) == (run % 2 == 0 ? 100.0 : 200.0));
+    Buffer<float> const& later = run < 6 ? first : second;
+    backend.repeat(settled, [&] { backend.copy(view(later), view(out)); });
+    REQUIRE(settled.captured() == ((run >= 2 && run < 6) || run >= 8));
+    REQUIRE(backend.sum(out.span()) == (run < 6 ? 100.0 : 200.0));
+  }
+}
+
+TEST_CASE("repeated attention sees its scale and its operands", "[cuda]") {
+  test::require_device();
+  cuda::Backend<bfloat16> backend;
+  constexpr Index rows = 64, dim = 64;
+  Buffer<bfloat16> const q(backend.memory(), rows * dim), k(backend.memory(), rows * dim), ones(backend.memory(), rows * dim),
+      twos(backend.memory(), rows * dim), out(backend.memory(), rows * dim);
+  Buffer<float> const lse(backend.memory(), rows);
+  auto const view = [](Buffer<bfloat16> const& of) { return View<bfloat16>(of.data(), rows, dim); };
+  backend.fill(view(q), 0.5);
+  backend.fill(view(k), 0.5);
+  backend.fill(view(ones), 1.0);
+  backend.fill(view(twos), 2.0);
+  std::vector<Row> const offsets{0, static_cast<Row>(rows)}, begin{0}, limits(rows, static_cast<Row>(rows));
+  cuda::Repetition repetition;
+  for (int run = 0; run < 16; ++run) {
+    Buffer<bfloat16> const& v = run < 5 ? ones : twos;
+    double const scale = run < 10 ? 0.125 : 0.25;
+    backend.repeat(repetition, [&] {
+      backend.arena().reset();
+      KeyList keys;
+      keys.num_sequences = 1;
+      keys.num_queries = rows;
+      keys.max_limit = rows;
+      keys.query_offsets = backend.upload(std::span<Row const>(offsets));
+      keys.host_query_offsets = offsets;
+      keys.key_begin = backend.upload(std::span<Row const>(begin));
+      keys.limits = backend.upload(std::span<Row const>(limits));
+      backend.attention(view(q), view(k), view(v), keys, {1, 1, dim, scale}, view(out), View<float>(lse.data(), rows, 1));
+    });
+    CAPTURE(run);
+    REQUIRE(repetition.captured() == ((run >= 2 && run < 5) || (run >= 7 && run < 10) || run >= 12));
+    // All keys are alike: each has a share of one in `rows`, and a score of 16 times the scale.
+    std::vector<float> got(rows);
+    backend.download(std::span<float const>(lse.span()), got);
+    for (float const value : got) REQUIRE(std::abs(value - static_cast<float>(16.0 * scale + std::log(64.0))) < 1e-3F);
+    bfloat16 result;
+    cuda::check(cudaMemcpy(&result, out.data(), sizeof(result), cudaMemcpyDeviceToHost), "cudaMemcpy");  // downloads have waited
+    REQUIRE(std::abs(static_cast<float>(result) - (run < 5 ? 1.0F : 2.0F)) < 0.02F);
   }
 }

@@ -142,6 +142,8 @@ struct BoxArguments {
   cuda::TensorMap map;
   int column, row;
   View<float> out;
+
+  void note_to(auto& log) const { log.note(map.opaque, column, row, out); }
 };
 
 /// Fetches one box and writes it out through the layout that the products expect.

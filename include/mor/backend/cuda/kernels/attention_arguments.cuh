@@ -36,6 +36,8 @@ struct AttentionArguments {
   int group = 1;  ///< query heads of a key/value head
   int head_dim = 0;
   float scale = 1.0F;
+
+  void note_to(auto& log) const { log.note(q, k, v, query_offsets, key_begin, limits, num_sequences, num_heads, num_kv_heads, group, head_dim, scale); }
 };
 
 /// What the backward pass reads and writes besides.
@@ -45,6 +47,8 @@ struct AttentionGradients {
   View<float const> lse;
   View<T const> d_out;
   View<T> d_q, d_k, d_v;
+
+  void note_to(auto& log) const { log.note(out, lse, d_out, d_q, d_k, d_v); }
 };
 
 /// The part of the work that a block of a one-dimensional grid has.

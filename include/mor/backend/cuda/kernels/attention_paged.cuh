@@ -19,6 +19,8 @@ struct AttentionParts {
   float* sums = nullptr;    ///< [rows, heads, parts, head_dim]
   float2* state = nullptr;  ///< [rows, heads, parts]: maximum, total
   int count = 1;            ///< parts that the longest list may have; 1: results are final
+
+  void note_to(auto& log) const { log.note(sums, state, count); }
 };
 
 template <class T>
@@ -26,6 +28,8 @@ struct PagedArguments {
   AttentionArguments<T> attention;
   KeyPages table;
   bool one_row_each;  ///< sequence s is row s
+
+  void note_to(auto& log) const { log.note(attention, table, one_row_each); }
 };
 
 /// The rows of one block: a query, and some heads of one key/value head.

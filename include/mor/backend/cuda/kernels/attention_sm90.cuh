@@ -25,6 +25,8 @@ struct ForwardArguments {
   float scale;
   View<bfloat16> out;
   View<float> lse;
+
+  void note_to(auto& log) const { log.note(q.opaque, k.opaque, v.opaque, items, limits, num_pieces, kv_heads, group, scale, out, lse); }
 };
 
 /// A piece of work as the fetching warp hands it on.

@@ -29,6 +29,11 @@ struct BackwardArguments {
   int group;
   float scale;
   View<bfloat16> d_q, d_k, d_v;
+
+  void note_to(auto& log) const {
+    log.note(q.opaque, k.opaque, v.opaque, d_out.opaque, query_items, key_items, num_key_items, limits, lse, delta, num_query_pieces,
+             kv_heads, group, scale, d_q, d_k, d_v);
+  }
 };
 
 /// Starts copies of what 64 query rows of one head need besides q and d_out, by one warp. Rows that are not there get

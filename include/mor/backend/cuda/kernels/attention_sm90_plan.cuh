@@ -51,6 +51,11 @@ struct PlanArguments {
   int most_tiles = 0;  ///< of a sequence
   KeyItem* key_items = nullptr;
   int* num_key_items = nullptr;
+
+  void note_to(auto& log) const {
+    log.note(query_offsets, key_begin, limits, num_sequences, group, chunk_units, most_chunks, query_items, key_rows, most_tiles, key_items,
+             num_key_items);
+  }
 };
 
 /// The piece of work that a block takes in a round of the sorted list.

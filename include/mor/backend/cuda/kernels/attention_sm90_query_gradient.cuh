@@ -208,6 +208,8 @@ struct PrepareArguments {
   int heads = 0;
   float* scaled_lse = nullptr;  ///< [rows, heads]
   float* delta = nullptr;       ///< [rows, heads]
+
+  void note_to(auto& log) const { log.note(plan, out, d_out, lse, rows, heads, scaled_lse, delta); }
 };
 
 /// Blocks 0 and 1 make the work lists; the others compute delta = d_out.out of every row and head, Dim / 8 threads

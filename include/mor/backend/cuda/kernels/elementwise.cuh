@@ -140,6 +140,8 @@ struct PackGrid {
         packs_of_row(rows == 1 ? 1U << 30 : static_cast<unsigned>(cols / width)),
         rest(rows == 1 ? static_cast<unsigned>(cols % width) : 0U),
         by_row(packs_of_row) {}
+
+  void note_to(auto& log) const { log.note(packs, single_row, packs_of_row, rest); }
 };
 
 /// The packs of one block: finds all places (which may read lists of rows), then loads all packs, then stores them, so
@@ -217,6 +219,8 @@ struct MoveOperation {
   View<T> out;
   Row const* to;
 
+  void note_to(auto& log) const { log.note(x, from, out, to); }
+
   __device__ __forceinline__ Place find(Index i, Index col) const {
     return {x.row(listed_row(from, i)) + col, out.row(listed_row(to, i)) + col};
   }
@@ -242,6 +246,8 @@ struct FillOperation {
   T value;
   View<T> out;
   Row const* to;
+
+  void note_to(auto& log) const { log.note(value, out, to); }
 
   __device__ __forceinline__ Place find(Index i, Index col) const { return {out.row(listed_row(to, i)) + col}; }
   template <int N>
@@ -283,6 +289,8 @@ struct AddOperation {
   View<T> out;
   Row const* to;
 
+  void note_to(auto& log) const { log.note(x, from, scale, out, to); }
+
   __device__ __forceinline__ Place find(Index i, Index col) const {
     return {x.row(listed_row(from, i)) + col, out.row(listed_row(to, i)) + col, listed_factor(scale, i)};
   }
@@ -314,6 +322,8 @@ struct CastOperation {
   };
   View<From const> x;
   View<To> out;
+
+  void note_to(auto& log) const { log.note(x, out); }
 
   __device__ __forceinline__ Place find(Index i, Index col) const { return {x.row(i) + col, out.row(i) + col}; }
   template <int N>

@@ -35,6 +35,8 @@ struct SortedTokens {
   Token const* tokens;
   Row const* rows;
   int count;
+
+  void note_to(auto& log) const { log.note(tokens, rows, count); }
 };
 
 /// What to do with the sum after a row: go on, add it to the table, or keep it because the token's rows began in an

@@ -24,6 +24,8 @@ struct RouterTable {
   float scale, alpha;
   RouterActivation activation;
   bool weighted;
+
+  void note_to(auto& log) const { log.note(routers, deciders, count, scale, alpha, activation, weighted); }
 };
 
 /// `Joins`: y is the block's output and joins the stream; else it is the stream of rows that enter.

@@ -33,6 +33,8 @@ struct FewRowsTiles {
   int limit = 0;           ///< first rows of pairs lie below
   int rows = 0;            ///< of the weights
 
+  void note_to(auto& log) const { log.note(step, head_rows, head_tiles, gap, gap_elements, limit, rows); }
+
   /// A tile's first row of the weights, and which pair of a head that is.
   template <FewRowsResult Result>
   __device__ __forceinline__ int first(int tile, int& pair) const {
@@ -86,6 +88,11 @@ struct FewRowsProblem {
   int head_dim = 2, query_width = 0, key_width = 0;
   KeyPlaces places{};
   View<T> plane_k, plane_v;
+
+  void note_to(auto& log) const {
+    log.note(norm, eps, scale, count, residual, out, real_out, positions, angles.powers, head_dim, query_width, key_width, places, plane_k,
+             plane_v);
+  }
 };
 
 /// Reads past the first-level cache: what an earlier kernel wrote while this one already ran.

@@ -31,6 +31,8 @@ struct HeadProductArguments {
   float eps = 0.0F, by_columns = 0.0F;  ///< 1 / D
   View<float> logits;
   tuning::HeadSamplingPlan plan;
+
+  void note_to(auto& log) const { log.note(weights.opaque, x, sources, rows, norm, eps, by_columns, logits); }
 };
 
 using HeadRing = CopyRing<tuning::HeadSampling::most_stages, tuning::HeadSampling::box_bytes>;

@@ -18,6 +18,8 @@ struct HostRing {
   Row* next = nullptr;  ///< in device memory, 0 at first: the next place, and the number before the next words'
 
   [[nodiscard]] static MOR_HOST_DEVICE constexpr Row after(Row number) { return math::next_count(number, true); }
+
+  void note_to(auto& log) const { log.note(words, numbers, room, places, next); }
 };
 
 /// Writes `words` words to the ring's next place, and then their number. One block.

@@ -17,6 +17,8 @@ struct LimitLists {
   Row const* rows;
   Row const* batch_offsets;
   Row const* base;
+
+  void note_to(auto& log) const { log.note(set_offsets, sequences, rows, batch_offsets, base); }
 };
 
 /// One row a thread.
@@ -40,6 +42,8 @@ struct KeyPlaces {
   Row const* limits;
   KeyPages table;
   bool one_row_each = false;  ///< sequence s is row s
+
+  void note_to(auto& log) const { log.note(query_offsets, sequences, key_begin, limits, table, one_row_each); }
 };
 
 /// The sequence of a row; -1: none.

@@ -11,6 +11,8 @@ namespace mor::cuda {
 struct KeyPages {
   Row const* pages = nullptr;
   int page_size = 0;
+
+  void note_to(auto& log) const { log.note(pages, page_size); }
 };
 
 /// The storage row of key `key` of a list that begins at `begin` (a row, or an entry of the page table).

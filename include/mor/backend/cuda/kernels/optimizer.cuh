@@ -19,6 +19,8 @@ namespace mor::cuda {
 /// fewer than four elements.
 struct FlatPacks {
   Index head, packs, count;
+
+  void note_to(auto& log) const { log.note(head, packs, count); }
 };
 
 /// The buffers of one update; the last may be null.
@@ -28,11 +30,15 @@ struct AdamwBuffers {
   float* first;
   float* second;
   bfloat16* narrow_weights;  ///< a copy of the new weights
+
+  void note_to(auto& log) const { log.note(gradients, weights, first, second, narrow_weights); }
 };
 
 /// What stays the same from update to update, rounded on the host from double.
 struct AdamwConstants {
   float keep_first, add_first, keep_second, add_second, epsilon, decay;
+
+  void note_to(auto& log) const { log.note(keep_first, add_first, keep_second, add_second, epsilon, decay); }
 };
 
 /// One update of a group: its constants, and the numbers of this step from the record.
@@ -102,6 +108,8 @@ struct SumTarget {
   double* value;
   double weight;
   bool accumulates;
+
+  void note_to(auto& log) const { log.note(value, weight, accumulates); }
 
   __device__ __forceinline__ void take(double sum) const {
     *value = accumulates ? *value + weight * sum : sum;

@@ -39,6 +39,8 @@ struct SwigluOperation {
   View<T const> gate, up;
   View<T> out;
 
+  void note_to(auto& log) const { log.note(gate, up, out); }
+
   __device__ __forceinline__ Place find(Index i, Index col) const {
     return {gate.row(i) + col, up.row(i) + col, out.row(i) + col};
   }
@@ -75,6 +77,8 @@ struct SwigluBackwardOperation {
   };
   View<T const> d_out, gate, up;
   View<T> d_gate, d_up, out;
+
+  void note_to(auto& log) const { log.note(d_out, gate, up, d_gate, d_up, out); }
 
   __device__ __forceinline__ Place find(Index i, Index col) const {
     return {d_out.row(i) + col, gate.row(i) + col, up.row(i) + col, d_gate.row(i) + col, d_up.row(i) + col,
@@ -118,6 +122,8 @@ struct GeluOperation {
   float scale;
   View<T> out;
 
+  void note_to(auto& log) const { log.note(x, scale, out); }
+
   __device__ __forceinline__ Place find(Index i, Index col) const { return {x.row(i) + col, out.row(i) + col}; }
   template <int N>
   __device__ __forceinline__ Registers<N> load(Place const& at) const {
@@ -148,6 +154,8 @@ struct GeluBackwardOperation {
   View<T const> d_out, x;
   float scale;
   View<T> d_x;
+
+  void note_to(auto& log) const { log.note(d_out, x, scale, d_x); }
 
   __device__ __forceinline__ Place find(Index i, Index col) const {
     return {d_out.row(i) + col, x.row(i) + col, d_x.row(i) + col};

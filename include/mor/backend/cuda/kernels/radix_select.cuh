@@ -22,6 +22,8 @@ struct SelectionArrays {
   Row* chosen_rows;
   Row* chosen_positions;
   Row* chosen_slots;
+
+  void note_to(auto& log) const { log.note(offsets, kept_offsets, rows, positions, chosen_rows, chosen_positions, chosen_slots); }
 };
 
 /// One sequence's part of them.
@@ -205,6 +207,8 @@ inline constexpr int kThresholdsPerLaunch = 32;
 /// Thresholds as a kernel's parameter.
 struct Thresholds {
   double value[kThresholdsPerLaunch];
+
+  void note_to(auto& log) const { log.note(value); }
 };
 
 /// counts[t * S + s] = candidates of sequence s with score >= threshold t; one block for each.

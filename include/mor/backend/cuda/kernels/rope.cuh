@@ -51,11 +51,15 @@ struct RopeGrid {
   double log2_step;  ///< 2 log2(theta) / head_dim: pair i turns by 2^(-i log2_step) radians a position
   float direction;   ///< 1 forward, -1 backward
   Divider by_half, by_item_row, by_item_head;
+
+  void note_to(auto& log) const { log.note(rows_of_block, half, items_of_head, items_of_row, log2_step, direction); }
 };
 
 /// All heads are turned, and stay where they are.
 struct RopeInPlace {
   static constexpr bool moves = false;
+
+  void note_to(auto&) const {}
 };
 /// A row has queries, keys and values. Queries go to rows of their own, keys and values to their places in a list, and values are not
 /// turned.
@@ -65,6 +69,8 @@ struct RopeToKeys {
   View<T> q, plane_k, plane_v;
   unsigned query_heads, kv_heads;
   KeyPlaces places;
+
+  void note_to(auto& log) const { log.note(q, plane_k, plane_v, query_heads, kv_heads, places); }
 
   [[nodiscard]] __device__ __forceinline__ bool turns(unsigned head) const { return head < query_heads + kv_heads; }
   /// Where a head of a row begins; null: nowhere. `place`: the row's, as of `place_of_row`.

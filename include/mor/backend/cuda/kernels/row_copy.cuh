@@ -17,6 +17,8 @@ template <class Unit>
 struct UnitRows {
   Unit* data;
   Index stride;  ///< units
+
+  void note_to(auto& log) const { log.note(data, stride); }
 };
 
 /// Where a block's rows are: offsets from the first unit of each matrix, in shared memory.

@@ -34,6 +34,8 @@ struct CombineOperation {
   View<T const> base;
   View<T> hidden;
 
+  void note_to(auto& log) const { log.note(y, scale, keep, rows, base, hidden); }
+
   __device__ __forceinline__ Place find(Index i, Index col) const {
     Index const row = listed_row(rows, i);
     return {y.row(i) + col, base.row(row) + col, hidden.row(row) + col, listed_factor(scale, i),
@@ -70,6 +72,8 @@ struct ScaledGatherOperation {
   float const* scale;
   Row const* rows;
   View<T> out;
+
+  void note_to(auto& log) const { log.note(x, scale, rows, out); }
 
   __device__ __forceinline__ Place find(Index i, Index col) const {
     return {x.row(listed_row(rows, i)) + col, out.row(i) + col, listed_factor(scale, i)};

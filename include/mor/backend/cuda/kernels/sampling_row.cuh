@@ -30,6 +30,8 @@ struct SampleArguments {
   int blocks = 1;              ///< of a row
   int span = 0;                ///< logits of a warp
   bool packed = false;         ///< 16-byte accesses reach every row
+
+  void note_to(auto& log) const { log.note(logits, rules, history, tokens, log_probabilities, count, blocks, span, packed); }
 };
 
 /// A block's part of a row. Lane l of a warp has the four logits from 4 l on of each step of 128.

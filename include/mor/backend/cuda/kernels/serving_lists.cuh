@@ -26,6 +26,8 @@ struct RowLists {
   Row* most;
   Row* count;
   int room;
+
+  void note_to(auto& log) const { log.note(cells, positions, depths, begins, limits, base_begins, base_limits, first_limits, least, most, count, room); }
 };
 
 /// Device pointers of `SampledRows`.
@@ -35,6 +37,8 @@ struct SampledLists {
   SamplingRule* rules;
   Row* count;
   int room;
+
+  void note_to(auto& log) const { log.note(cells, sources, rules, count, room); }
 };
 
 [[nodiscard]] __device__ __forceinline__ int lane_number() {

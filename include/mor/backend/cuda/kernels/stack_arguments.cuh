@@ -18,11 +18,15 @@ namespace mor::cuda {
 /// Weights of the products of one layer.
 struct StackLayer {
   bfloat16 const* weights[tuning::StackPlan::Products];  ///< in the order of `StackPlan::Product`
+
+  void note_to(auto& log) const { log.note(weights); }
 };
 /// Weights of its norms, and the storage of its keys and values.
 struct alignas(16) StackLayerVectors {
   bfloat16 const* norms[2];  ///< before the attention, before the MLP
   bfloat16* planes[2];       ///< keys, values
+
+  void note_to(auto& log) const { log.note(norms, planes); }
 };
 static_assert(sizeof(StackLayerVectors) == tuning::Stack::layer_bytes);
 
@@ -30,6 +34,8 @@ static_assert(sizeof(StackLayerVectors) == tuning::Stack::layer_bytes);
 struct StackKeys {
   Row const* begins;
   Row const* limits;
+
+  void note_to(auto& log) const { log.note(begins, limits); }
 };
 
 struct StackArguments {
@@ -59,6 +65,11 @@ struct StackArguments {
   int all_blocks = 0;            ///< of the largest launch
   StackLayer layer[tuning::Stack::most_layers] = {};
   StackLayerVectors vectors[tuning::Stack::most_layers] = {};
+
+  void note_to(auto& log) const {
+    log.note(rows, layers, count, eps, by_hidden, scale, rows_apart, x, sources, out, kept, targets, positions, angles.powers, read, write,
+             table, plane_stride, weights_stride, exchange, turns, all_blocks, layer, vectors);
+  }
 };
 static_assert(sizeof(StackArguments) <= 4096, "what a kernel may be given on every driver");
 

@@ -19,6 +19,8 @@ struct ChoiceRule {
   RouterActivation activation;
   float alpha;
   bool full_depth;
+
+  void note_to(auto& log) const { log.note(bias, activation, alpha, full_depth); }
 };
 
 template <int Threads>
@@ -58,6 +60,8 @@ struct ChoiceGradients {
   float const* choice;
   float const* gate;
   View<float const> probabilities;
+
+  void note_to(auto& log) const { log.note(choice, gate, probabilities); }
 
   [[nodiscard]] __device__ __forceinline__ float at(Index row, int column) const {
     float const outer = probabilities.data == nullptr ? 0.0F : probabilities(row, column);

@@ -27,6 +27,9 @@
 
 namespace mor::cuda {
 
+/// A plan follows from the operands' shapes.
+inline void note_to(WorkLog&, tuning::FewRowsPlan const&) {}
+
 namespace detail {
 
 /// Whether 16-byte copies can bring the rows of x; whatever their number.

@@ -19,6 +19,10 @@
 
 namespace mor::cuda {
 
+inline void note_to(WorkLog& log, AdamwSettings const& s) {
+  log.note(s.beta1, s.beta2, s.epsilon, s.weight_decay, s.clip_norm, s.aux_router_learning_rate, s.largest_accepted);
+}
+
 namespace detail {
 
 /// Elements before the first 16-byte boundary.

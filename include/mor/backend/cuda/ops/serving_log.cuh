@@ -6,6 +6,7 @@
 #include "mor/backend/cuda/kernels/serving_log.cuh"
 #include "mor/backend/cuda/ops/context.cuh"
 #include "mor/backend/cuda/ops/loop.cuh"
+#include "mor/backend/cuda/ops/serving_tables.cuh"
 #include "mor/backend/cuda/tuning/serving.hpp"
 #include "mor/core/serving_tables.hpp"
 

@@ -21,6 +21,10 @@
 
 namespace mor::cuda {
 
+/// Tables keep their shape, so their place says which they are.
+inline void note_to(WorkLog& log, ServingTables const& tables) { log.note(tables.words); }
+inline void note_to(WorkLog& log, ServingReport const& report) { log.note(report.words.data(), report.finished_room); }
+
 namespace detail {
 
 [[nodiscard]] inline RowLists row_lists(ServingRows const& rows) {

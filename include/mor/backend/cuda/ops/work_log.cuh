@@ -4,6 +4,7 @@
 /// same work.
 #pragma once
 
+#include "mor/core/dtype.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/types.hpp"
 #include "mor/core/view.hpp"
@@ -32,26 +33,11 @@ class WorkLog {
   [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
   [[nodiscard]] int waits() const { return waits_; }
 
-  /// Adds a kernel's argument. Structures with padding are passed over: the addresses in them repeat with the arena's, and
-  /// their sizes with the launch's.
-  template <class T>
-  void note(T const& value) {
-    if constexpr (std::is_pointer_v<T>) {
-      mix(reinterpret_cast<std::uintptr_t>(value));
-    } else if constexpr (std::is_same_v<T, float>) {
-      mix(__builtin_bit_cast(std::uint32_t, value));
-    } else if constexpr (std::is_same_v<T, double>) {
-      mix(__builtin_bit_cast(std::uint64_t, value));
-    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
-      mix(static_cast<std::uint64_t>(value));
-    }
-  }
-  template <class T>
-  void note(View<T> const& view) {
-    note(view.data);
-    note(view.rows);
-    note(view.cols);
-    note(view.stride);
+  /// Adds arguments of a kernel: numbers, addresses, views, arrays of these, and structures. A structure's `note_to(log)`, or
+  /// `note_to(log, structure)`, notes what in it does not follow from the rest: its bytes do not tell, since there may be padding.
+  template <class... T>
+  void note(T const&... values) {
+    (note_one(values), ...);
   }
 
   /// The verb takes data from the host, or tells it something: refused in work that is repeated without the host.
@@ -74,6 +60,30 @@ class WorkLog {
   }
 
  private:
+  template <class T>
+  void note_one(T const& value) {
+    if constexpr (std::is_pointer_v<T>) {
+      mix(reinterpret_cast<std::uintptr_t>(value));
+    } else if constexpr (std::is_array_v<T>) {
+      for (auto const& element : value) note_one(element);
+    } else if constexpr (std::is_same_v<T, float>) {
+      mix(__builtin_bit_cast(std::uint32_t, value));
+    } else if constexpr (std::is_same_v<T, double>) {
+      mix(__builtin_bit_cast(std::uint64_t, value));
+    } else if constexpr (std::is_same_v<T, bfloat16>) {
+      mix(value.bits);
+    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
+      mix(static_cast<std::uint64_t>(value));
+    } else if constexpr (requires { value.note_to(*this); }) {
+      value.note_to(*this);
+    } else {
+      note_to(*this, value);
+    }
+  }
+  template <class T>
+  void note_one(View<T> const& view) {
+    note(view.data, view.rows, view.cols, view.stride);
+  }
   void mix(std::uint64_t value) { fingerprint_ = (fingerprint_ ^ value) * 1099511628211ULL; }
 
   State state_ = State::Run;
