@@ -237,7 +237,7 @@ void read_log_probabilities(JsonObject& object, ApiRequest& request) {
   request.log_probabilities = true;
 }
 
-/// The number of tokens asked for, checked against the context.
+/// The number of tokens asked for, checked against the context or clipped to it.
 void read_length(JsonObject& object, ServedModel const& model, ApiRequest& request) {
   std::string const field = request.chat ? "messages" : "prompt";
   auto const used = static_cast<Index>(request.generation.prompt.size());
@@ -252,6 +252,9 @@ void read_length(JsonObject& object, ServedModel const& model, ApiRequest& reque
   Index const most = std::numeric_limits<std::int32_t>::max();
   read_integer(object, "max_tokens", 1, most, length);
   if (request.chat) read_integer(object, "max_completion_tokens", 1, most, length);
+  bool clip = false;
+  read_flag(object, "clip_to_context", clip);
+  if (clip) length = std::min(length, model.context - used);
   if (used + length > model.context) refuse_length("prompt and max_tokens", used + length);
   request.generation.max_new_tokens = length;
 }

@@ -167,7 +167,7 @@ function take(data) {
 }
 
 async function ask(prompt, signal) {
-  const body = {prompt, stream: true};
+  const body = {prompt, stream: true, clip_to_context: true};
   for (const id of numbers) {
     if (at(id).value !== '') body[id] = Number(at(id).value);
   }
@@ -212,7 +212,8 @@ async function introduce() {
   const response = await fetch('/v1/models');
   if (!response.ok) return;
   const model = (await response.json()).data[0];
-  const {recursions, context} = model.mor;
+  const {recursions, context} = model.mor, tokens = at('max_tokens');
+  if (tokens.value === tokens.defaultValue) tokens.value = Math.min(tokens.value, Math.ceil(context / 2));
   at('model').textContent = `${model.id} has ${recursions} recursions and a context of ${context} tokens. ` +
       'Type a beginning; it goes on, and each token shows how many recursions were spent on predicting it.';
 }

@@ -178,6 +178,16 @@ class Api(unittest.TestCase):
         self.refuse(400, "prompt", {"prompt": "a" * 4096}, pattern="context")
         self.refuse(400, "prompt", {"max_tokens": 4096}, pattern="context")
         self.refuse(400, "messages", {"messages": [{"role": "user", "content": "a" * 5000}]}, CHAT, "context")
+        for prompt, asked, got in (("a" * 4090, 7, 6), ("a" * 4095, 2**31 - 1, 1), ("a" * 4090, 5, 5), ("a", None, 16)):
+            answer = self.server.complete(prompt=prompt, max_tokens=asked, clip_to_context=True)
+            self.assertEqual((answer["usage"]["completion_tokens"], answer["choices"][0]["finish_reason"]),
+                             (got, "length"))
+        self.refuse(400, "prompt", {"prompt": "a" * 4096, "clip_to_context": True}, pattern="context")
+        self.refuse(400, "prompt", {"max_tokens": 4096, "clip_to_context": False}, pattern="context")
+        status, _, answer = self.server.ask("POST", CHAT, {
+            "messages": [{"role": "user", "content": "a"}], "max_completion_tokens": 5000, "clip_to_context": True,
+            "stop": ["s"]})
+        self.assertEqual((status, answer["choices"][0]["message"]["content"]), (200, "U"))
 
     def test_every_field_is_typed_and_ranged(self):
         wrong = {
@@ -205,6 +215,7 @@ class Api(unittest.TestCase):
             "min_depth": [0, 4, 1.5, "1"],
             "max_depth": [0, 4, -1, "1"],
             "ignore_eos": [1],
+            "clip_to_context": [1, "true"],
         }
         for field, values in wrong.items():
             for value in values:
@@ -245,7 +256,7 @@ class Api(unittest.TestCase):
         nothing = {name: None for name in (
             "model", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop",
             "stream", "stream_options", "n", "frequency_penalty", "presence_penalty", "logit_bias", "user", "logprobs",
-            "depth_threshold", "min_depth", "max_depth")}
+            "depth_threshold", "min_depth", "max_depth", "clip_to_context")}
         self.assertEqual(self.server.complete(prompt="a", **nothing, echo=None, best_of=None, suffix=None)
                          ["choices"][0]["text"], "a" * 16)
         self.server.complete(prompt="a", n=1, best_of=1, frequency_penalty=0.0, presence_penalty=0, logit_bias={},

@@ -62,9 +62,30 @@ class InBrowser(unittest.TestCase):
         self.ask("abc", 5)
         self.page.until("!at('go').disabled && at('summary').textContent.startsWith('5 tokens')")
 
+    def test_more_tokens_than_fit_are_clipped(self):
+        self.open("--tick-milliseconds", 1)
+        self.page.until("at('model').textContent.startsWith('scripted')")
+        self.assertEqual(self.page.run("at('max_tokens').value"), "128")
+        self.page.run("at('prompt').value = 'a'.repeat(4000); at('go').click()")
+        self.page.until("!at('go').disabled && at('summary').textContent.includes('as fit')")
+        self.assertTrue(self.page.run("at('summary').textContent").startswith("96 tokens"))
+        self.ask("a" * 4095, 5000)
+        self.page.until("!at('go').disabled && at('summary').textContent.startsWith('1 token,')")
+        self.assertEqual(self.page.complaints, [])
+
+    def test_a_small_context_is_not_asked_for_whole(self):
+        self.open()
+        self.page.until("at('model').textContent.startsWith('scripted')")
+        models = {"data": [{"id": "small", "mor": {"recursions": 3, "context": 128}}]}
+        self.page.run(f"fetch = async () => Response.json({json.dumps(models)})")
+        for typed, wanted in (("128", "64"), ("100", "100"), ("64", "64"), ("", "")):
+            self.page.run(f"at('model').textContent = ''; at('max_tokens').value = '{typed}'; introduce()")
+            self.page.until("at('model').textContent.startsWith('small')")
+            self.assertEqual(self.page.run("at('max_tokens').value"), wanted)
+
     def test_errors_are_told(self):
         self.open()
-        self.ask("abc", 5000)
+        self.ask("abc" * 1400, 5)
         self.page.until("at('problem').textContent.includes('do not fit the context') && !at('go').disabled")
         self.ask("abc", 5)
         self.page.until("at('problem').hidden && at('summary').textContent.startsWith('5 tokens')")
