@@ -211,6 +211,15 @@ std::string read_content(JsonObject& message) {
   return text;
 }
 
+/// What else an answer of this API holds: it may come back as history, where it says nothing.
+void read_rest_of_answer(JsonObject& message) {
+  for (char const* const key : {"refusal", "tool_calls", "function_call", "audio", "annotations"}) {
+    Json const* const value = given(message, key);
+    if (value == nullptr || value->empty() || *value == "") continue;
+    refuse("messages", std::string(key) + ": not supported (expected nothing)", "unsupported_value");
+  }
+}
+
 void read_messages(JsonObject& object, mor::io::Tokenizer const& tokenizer, ApiRequest& request) {
   std::vector<ChatMessage> messages;
   for (Json const& item : object.array("messages")) {
@@ -218,6 +227,7 @@ void read_messages(JsonObject& object, mor::io::Tokenizer const& tokenizer, ApiR
     auto const role = read_role(message);
     messages.push_back({role, read_content(message)});
     if (message.has_value("name")) static_cast<void>(message.string("name"));
+    if (role == "Assistant") read_rest_of_answer(message);
     message.reject_unknown();
   }
   if (messages.empty()) refuse("messages", "empty (expected at least one message)");

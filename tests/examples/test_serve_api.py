@@ -78,6 +78,29 @@ class Api(unittest.TestCase):
         self.assertEqual(self.server.ask("POST", CHAT, {"messages": messages, "max_completion_tokens": 3})[2]
                          ["choices"][0]["message"]["content"], "Sys")
 
+    def test_an_answer_comes_back_as_history(self):
+        messages = [{"role": "user", "content": "Hi"}]
+        for turn in ("and then?", "and now?"):
+            status, _, answer = self.server.ask("POST", CHAT, {"messages": messages, "max_tokens": 5})
+            self.assertEqual((status, answer["choices"][0]["message"]["content"]), (200, "User:"), answer)
+            messages += [answer["choices"][0]["message"], {"role": "user", "content": turn}]
+        self.assertEqual(answer["usage"]["prompt_tokens"],
+                         len("User: Hi\n\nAssistant: User:\n\nUser: and then?\n\nAssistant:"))
+        nothing = {"refusal": [None, ""], "tool_calls": [None, []], "function_call": [None], "audio": [None],
+                   "annotations": [None, []]}
+        something = {"refusal": ["no", 1, True], "tool_calls": [[{"id": "x"}], "x", 0], "function_call": [{"name": "f"}],
+                     "audio": [{"id": "x"}], "annotations": [[{}]]}
+        for field, values in nothing.items():
+            for value in values:
+                history = [{"role": "assistant", "content": "Hi", field: value}]
+                self.assertEqual(self.server.ask("POST", CHAT, {"messages": history})[0], 200, (field, value))
+                self.refuse(400, field, {"messages": [{"role": "user", "content": "Hi", field: value}]}, CHAT,
+                            "unrecognized")
+        for field, values in something.items():
+            for value in values:
+                self.refuse(400, "messages", {"messages": [{"role": "assistant", "content": "Hi", field: value}]}, CHAT,
+                            f"{field}: not supported")
+
     def test_a_stream_joins_to_the_whole_answer(self):
         for extra in ({}, {"stop": ["o h"]}, {"echo": True}, {"logprobs": 0}, {"echo": True, "logprobs": 0}):
             fields = {"prompt": "hello ", "max_tokens": 20, "seed": 3, **extra}
