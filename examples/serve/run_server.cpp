@@ -7,6 +7,7 @@
 
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <iostream>
 #include <thread>
 
@@ -16,6 +17,13 @@ namespace {
 
 /// Beyond what slots and queue can use: connections for those who are told that the queue is full, and for /health.
 constexpr int spare_connections = 16;
+
+constexpr char key_variable[] = "MOR_API_KEY";
+constexpr char empty[] = "empty (expected at least one character)";
+
+std::string not_empty(std::string const& text) {
+  return text.empty() ? empty : "";
+}
 
 template <class Value>
 void in_range(char const* option, Value value, Value least, Value most) {
@@ -30,11 +38,14 @@ void add_server_options(CLI::App& app, ServerFlags& flags) {
   auto const add = [&](char const* name, auto& value, char const* help) {
     return app.add_option(name, value, help)->group("Server");
   };
-  add("--host", flags.host, "address to listen on; 0.0.0.0: all of this machine's")->capture_default_str();
+  add("--host", flags.host, "address to listen on; 0.0.0.0: all of this machine's")
+      ->check(not_empty)
+      ->capture_default_str();
   add("--port", flags.port, "0: any that is free")->capture_default_str();
   add("--name", flags.name, "of the model, in requests and answers (default: its folder's name)");
   add("--api-key", flags.api_key, "asked for in the header Authorization: Bearer KEY; none: everybody may ask")
-      ->envname("MOR_API_KEY");
+      ->check(not_empty)
+      ->envname(key_variable);
   add("--max-slots", flags.max_slots, "requests that run at once")->capture_default_str();
   add("--queue", flags.queue, "requests that may wait; further ones are answered 429")->capture_default_str();
   add("--connections", flags.connections, "served at once, each by a thread; 0: slots and queue and 16 more")
@@ -50,6 +61,10 @@ void add_server_options(CLI::App& app, ServerFlags& flags) {
 }
 
 Limits limits_of(ServerFlags const& flags) {
+  // Not as good as none: it may have been meant to hold a key.
+  if (flags.api_key.empty() && std::getenv(key_variable) != nullptr) {
+    mor::fail(mor::ErrorCode::InvalidArgument, empty, key_variable);
+  }
   in_range("--port", flags.port, 0, 65535);
   in_range<mor::Index>("--max-slots", flags.max_slots, 1, 4096);
   in_range<mor::Index>("--queue", flags.queue, 0, 4096);

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 import unittest
+from unittest import mock
 
 from scripted_server import main, scripted
 from server_client import at_once, events, request, status_of
@@ -374,6 +375,17 @@ class Load(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "--max-slots: out of range.*1 to 4096, got 0"):
             scripted("--max-slots", 0)
         self.end(server)
+
+    def test_what_is_given_but_empty_is_refused(self):
+        for option in ("--api-key", "--host"):
+            with self.assertRaisesRegex(AssertionError, f"{option}: empty"):
+                scripted(option, "")
+        with mock.patch.dict(os.environ, MOR_API_KEY=""):
+            with self.assertRaisesRegex(AssertionError, "MOR_API_KEY: empty"):
+                scripted()
+            self.assertEqual(self.serve("--api-key", "secret").ask("GET", "/metrics")[0], 401)
+        with mock.patch.dict(os.environ, MOR_API_KEY="secret"):
+            self.assertEqual(self.serve().ask("GET", "/metrics")[0], 401)
 
 
 if __name__ == "__main__":
