@@ -31,8 +31,8 @@ predicting it.</p>
 <textarea id="prompt" rows="4" spellcheck="false" autofocus></textarea>
 <div class="knobs">
 <label>tokens<input id="max_tokens" type="number" min="1" step="1" value="128"></label>
-<label>temperature<input id="temperature" type="number" min="0" step="0.1" value="0.8"></label>
-<label>top p<input id="top_p" type="number" min="0.01" max="1" step="0.01" placeholder="1"></label>
+<label>temperature<input id="temperature" type="number" min="0" step="any" value="0.8"></label>
+<label>top p<input id="top_p" type="number" min="0" max="1" step="any" placeholder="1"></label>
 <label>seed<input id="seed" type="number" min="0" step="1" placeholder="random"></label>
 <label>least depth<input id="min_depth" type="number" min="1" step="1" placeholder="1"></label>
 <label>most depth<input id="max_depth" type="number" min="1" step="1" placeholder="all"></label>
@@ -222,7 +222,7 @@ introduce();
 at('form').addEventListener('submit', event => { event.preventDefault(); run(); });
 at('stop').addEventListener('click', () => running && running.abort());
 at('prompt').addEventListener('keydown', event => {
-  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); run(); }
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); at('form').requestSubmit(); }
 });
 )js";
 

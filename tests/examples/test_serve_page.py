@@ -83,6 +83,21 @@ class InBrowser(unittest.TestCase):
             self.page.until("at('model').textContent.startsWith('small')")
             self.assertEqual(self.page.run("at('max_tokens').value"), wanted)
 
+    def test_numbers_of_any_precision_are_sent(self):
+        self.open()
+        self.page.run("at('temperature').value = 0.75; at('top_p').value = 0.955; at('depth_threshold').value = -0.125")
+        self.ask("abc", 5)
+        self.page.until("!at('go').disabled && at('summary').textContent.startsWith('5 tokens')")
+
+    def test_the_keyboard_asks_as_the_button_does(self):
+        self.open()
+        press = "at('prompt').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', ctrlKey: true}))"
+        self.page.run("at('prompt').value = 'abc'; at('max_tokens').value = 1.5; " + press)
+        self.assertEqual(self.page.run("[running, at('problem').hidden, document.activeElement.id]"),
+                         [None, True, "max_tokens"])  # the browser says what is wrong, and where
+        self.page.run("at('max_tokens').value = 5; " + press)
+        self.page.until("!at('go').disabled && at('summary').textContent.startsWith('5 tokens')")
+
     def test_errors_are_told(self):
         self.open()
         self.ask("abc" * 1400, 5)
