@@ -67,8 +67,16 @@ void Connection::begin_request() {
 }
 
 bool Connection::alive() const {
-  pollfd wanted{socket_, POLLRDHUP, 0};
+  pollfd wanted{socket_, 0, 0};  // POLLERR and POLLHUP need not be asked for
   return ::poll(&wanted, 1, 0) == 0;
+}
+
+bool Connection::half_closed() const {
+  return wait_for(POLLRDHUP, Clock::duration::zero());
+}
+
+void Connection::hang_up() {
+  ::shutdown(socket_, SHUT_RDWR);
 }
 
 ssize_t Connection::read(char* bytes, std::size_t size) {

@@ -48,8 +48,12 @@ class Connection final : public httplib::Stream {
   void linger();
   /// @}
 
-  /// Whether the client is still there; one that will send nothing more counts as gone.
+  /// Whether nothing has shown yet that the client has gone.
   [[nodiscard]] bool alive() const;
+  /// The client will send nothing more: it waits for its answer, or has gone.
+  [[nodiscard]] bool half_closed() const;
+  /// From now on nothing is sent.
+  void hang_up();
 
   /// @name httplib::Stream
   /// @{

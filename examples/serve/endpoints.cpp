@@ -6,6 +6,7 @@
 #include "serve/page.hpp"
 
 #include <memory>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -28,17 +29,24 @@ struct Answer {
   bool begun = false;
 };
 
-void answer_whole(Answer& answer, httplib::Response& response) {
+void answer_whole(Answer& answer, httplib::Request const& request, httplib::Response& response) {
+  auto const poke = [&] { return HttpServer::send_interim_answer(request); };
   for (;;) {
-    auto part = answer.generation.next(HttpServer::client_is_there);
+    auto part = answer.generation.next([&] { return HttpServer::client_is_there(poke); });
     if (!part) {  // nobody is left to read this
-      HttpServer::close_after_answer();
+      HttpServer::hang_up();
       return answer_with(response, ApiError(client_has_gone, "the client has gone"));
     }
     answer.response.add(std::move(part->tokens));
     if (!part->reason) continue;
     return response.set_content(answer.response.body(*part->reason, answer.generation.generated()), json_type);
   }
+}
+
+/// A comment among events: clients skip it.
+bool send_comment(httplib::DataSink& sink) {
+  constexpr std::string_view comment = ":\n\n";
+  return sink.write(comment.data(), comment.size());
 }
 
 /// Sends what there is next. @returns false where the connection is to be cut
@@ -48,7 +56,8 @@ bool send_events(Answer& answer, httplib::DataSink& sink) {
   bool last = false;
   try {
     if (events.empty()) {
-      auto part = answer.generation.next(HttpServer::client_is_there);
+      auto const poke = [&] { return send_comment(sink); };
+      auto part = answer.generation.next([&] { return HttpServer::client_is_there(poke); });
       if (!part) return false;
       answer.response.add(std::move(part->tokens));
       events = answer.response.token_event();
@@ -139,7 +148,7 @@ void Service::complete(httplib::Request const& request, httplib::Response& respo
   if (answer->generation.request().stream) {
     answer_in_events(answer, request, response);
   } else {
-    answer_whole(*answer, response);
+    answer_whole(*answer, request, response);
   }
 }
 

@@ -21,11 +21,17 @@ namespace {
 constexpr char json_type[] = "application/json";
 constexpr int backlog = 1024;
 
+/// A proxy needs the second to learn that its client has gone and the third to tell; more than 5 are too many for some.
+constexpr int most_pokes = 4;
+constexpr auto poke_interval = std::chrono::seconds(1);
+
 /// What this thread is serving.
 struct Current {
   Connection* connection = nullptr;
   std::optional<ApiError> refusal;  ///< found while the request was prepared
   bool counted = false;             ///< in `busy`
+  int pokes = 0;                    ///< during this request
+  Clock::time_point last_poke = {};
 };
 thread_local Current current;
 
@@ -160,8 +166,26 @@ void HttpServer::stop() {
   thread_.join();
 }
 
-bool HttpServer::client_is_there() {
-  return current.connection->alive();
+bool HttpServer::client_is_there(std::function<bool()> const& poke) {
+  Connection const& connection = *current.connection;
+  bool const due = current.pokes == 0 || Clock::now() - current.last_poke >= poke_interval;
+  if (due && current.pokes < most_pokes && connection.half_closed()) {
+    ++current.pokes;
+    current.last_poke = Clock::now();
+    if (!poke()) return false;
+  }
+  return connection.alive();
+}
+
+bool HttpServer::send_interim_answer(httplib::Request const& request) {
+  // Clients have to skip it, asked for or not.
+  constexpr std::string_view answer = "HTTP/1.1 100 Continue\r\n\r\n";
+  return request.version != "HTTP/1.0" && current.connection->write(answer.data(), answer.size()) > 0;
+}
+
+void HttpServer::hang_up() {
+  close_after_answer();
+  current.connection->hang_up();
 }
 
 void HttpServer::close_after_answer() {
@@ -175,7 +199,8 @@ bool HttpServer::process_and_close_socket(socket_t socket) {
     return false;
   }
   Connection connection(socket, limits_);
-  current = {&connection, {}, false};
+  current = {};
+  current.connection = &connection;
   try {
     serve(connection);
   } catch (std::exception const&) {  // out of memory while a request was read: all that can be done is to hang up
@@ -189,6 +214,7 @@ void HttpServer::serve(Connection& connection) {
   for (int left = limits_.requests_a_connection; left > 0 && connection.wait_for_request(stopping_); --left) {
     connection.begin_request();
     current.refusal.reset();
+    current.pokes = 0;
     bool closed = false;
     bool const good = serve_one(connection, left == 1 || draining_, closed);
     if (std::exchange(current.counted, false)) --busy_;

@@ -54,8 +54,14 @@ class HttpServer final : private httplib::Server {
   /// Closes the address and all connections.
   void stop();
 
-  /// Whether the client that this thread serves is still there.
-  [[nodiscard]] static bool client_is_there();
+  /// Whether the client that this thread serves is still there. One that has closed its sending half looks as one that
+  /// has gone until something is sent: to that the system of one that has gone answers with a reset.
+  /// @param poke  sends something that the client will skip, or returns false where it cannot: then the client has gone
+  [[nodiscard]] static bool client_is_there(std::function<bool()> const& poke);
+  /// An interim answer, for before the answer has begun. False where the client is of HTTP/1.0, which knows none.
+  [[nodiscard]] static bool send_interim_answer(httplib::Request const& request);
+  /// The answer is not sent, and the connection ends.
+  static void hang_up();
   /// The rest of the request will not be read, so the connection cannot be used for another.
   static void close_after_answer();
 

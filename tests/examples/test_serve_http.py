@@ -261,6 +261,42 @@ class Load(unittest.TestCase):
         self.assertEqual(server.metrics()['mor_generations_total{outcome="cancelled"}'], 8)
         self.end(server)
 
+    def test_clients_that_only_send_nothing_more_are_answered(self):
+        server = self.serve("--max-slots", 1, "--tick-milliseconds", 10)
+        content = request("POST", TEXT, body(prompt="abc", max_tokens=30), JSON)
+        with server.stream(prompt="abc", max_tokens=40) as (_, first):
+            next(first)  # keeps the others waiting
+            received = server.raw(content * 2, half_close=True)
+        self.assertEqual(set(re.findall(rb"HTTP/1\.1 (.*)\r\n", received)), {b"100 Continue", b"200 OK"})
+        self.assertEqual((received.count(b"200 OK"), received.count(b'"text":"' + b"abc" * 10)), (2, 2), received)
+        for version in (b"HTTP/1.1", b"HTTP/1.0"):
+            content = request("POST", TEXT, body(prompt="abc", max_tokens=30, stream=True), JSON)
+            received = server.raw(content.replace(b"HTTP/1.1", version), half_close=True)
+            self.assertEqual(received.count(b"\n:\n\n"), 1, received)
+            self.assertEqual((received.count(b"data: {"), received.count(b"data: [DONE]\n\n")), (31, 1), received)
+        # HTTP/1.0 has nothing to send before the answer.
+        content = request("POST", TEXT, body(**LONG), JSON).replace(b"HTTP/1.1", b"HTTP/1.0")
+        self.assertEqual(server.raw(content, half_close=True), b"")
+        self.end(server)
+
+    def test_clients_that_go_away_in_two_steps_free_their_place(self):
+        server = self.serve("--max-slots", 1, "--queue", 4, "--tick-milliseconds", 10)
+        for stream in (False, True):
+            with server.stream(**LONG) as (_, first), contextlib.ExitStack() as links:
+                next(first)  # keeps the others waiting
+                for _ in range(3):
+                    link = links.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+                    link.sendall(request("POST", TEXT, body(**LONG, stream=stream), JSON))
+                    link.shutdown(socket.SHUT_WR)
+                    received = b""
+                    while not received.endswith(b":\n\n\r\n" if stream else b"100 Continue\r\n\r\n"):
+                        received += link.recv(1)
+                server.until(INSIDE, 4)
+                links.close()
+                server.until(INSIDE, 1)
+            server.until(INSIDE, 0)
+        self.end(server)
+
     def test_clients_that_do_not_read_are_cut(self):
         server = self.serve("--connections", 1, "--write-seconds", 0.5)
         with socket.socket() as link:
