@@ -46,6 +46,17 @@ bool same_key(std::string_view expected, std::string_view given) {
   return difference == 0;
 }
 
+bool same_word(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && ::strncasecmp(a.data(), b.data(), a.size()) == 0;
+}
+
+/// The key of `Bearer KEY`, the scheme in any case.
+std::optional<std::string_view> bearer_key(std::string_view authorization) {
+  constexpr std::string_view scheme = "Bearer ";
+  if (!same_word(authorization.substr(0, scheme.size()), scheme)) return std::nullopt;
+  return authorization.substr(scheme.size());
+}
+
 /// The length of a body, as exactly one plain number.
 std::size_t body_length(httplib::Request const& request, std::size_t most) {
   auto const [first, last] = request.headers.equal_range("Content-Length");
@@ -68,7 +79,7 @@ std::size_t body_length(httplib::Request const& request, std::size_t most) {
 bool is_json(std::string_view type) {
   type = type.substr(0, type.find(';'));
   while (!type.empty() && type.back() == ' ') type.remove_suffix(1);
-  return type.size() == std::strlen(json_type) && ::strncasecmp(type.data(), json_type, type.size()) == 0;
+  return same_word(type, json_type);
 }
 
 /// An answer for a connection whose request cpp-httplib never saw.
@@ -267,9 +278,9 @@ void HttpServer::check(httplib::Request const& request) const {
   bool const known = path != routes_.end();
   bool const open = known && path->second.begin()->second.open;
   if (!api_key_.empty() && !open) {
-    constexpr std::string_view scheme = "Bearer ";
     std::string const given = request.get_header_value("Authorization");
-    if (!given.starts_with(scheme) || !same_key(api_key_, std::string_view(given).substr(scheme.size()))) {
+    auto const key = bearer_key(given);
+    if (!key || !same_key(api_key_, *key)) {
       throw ApiError(401, "the API key is missing or wrong", {}, "invalid_api_key");
     }
   }

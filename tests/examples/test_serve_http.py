@@ -339,11 +339,13 @@ class Load(unittest.TestCase):
         closed = [("POST", TEXT), ("POST", "/v1/chat/completions"), ("GET", "/v1/models"),
                   ("GET", "/v1/models/scripted"), ("GET", "/metrics"), ("GET", "/nowhere"), ("GET", TEXT)]
         for method, path in closed:
-            for key in (None, "", "Bearer ", "Bearer wrong", "Bearer secre", "Bearer secrets", "bearer secret",
-                        "Basic secret", "secret", "Bearer  secret", "Bearer secret ", "Bearer secretsecret"):
+            for key in (None, "", "Bearer ", "Bearer wrong", "Bearer secre", "Bearer secrets", "bearer Secret",
+                        "Basic secret", "secret", "Bearersecret", "Bearer", "Bearer  secret", "Bearer secret ",
+                        "bearer secret", "BEARER secret", "Bearer secretsecret"):
                 given = {"Authorization": key} if key is not None else {}
                 status, headers, answer = server.ask(method, path, None, given)
-                accepted = key == "Bearer secret "  # white space around a header's value is none of it
+                # White space around a header's value is none of it, and a scheme has no case.
+                accepted = key in ("Bearer secret ", "bearer secret", "BEARER secret")
                 self.assertEqual(status == 401, not accepted, (method, path, key))
                 if not accepted:
                     self.assertEqual(headers["WWW-Authenticate"], "Bearer")
