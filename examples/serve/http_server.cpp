@@ -57,6 +57,16 @@ std::optional<std::string_view> bearer_key(std::string_view authorization) {
   return authorization.substr(scheme.size());
 }
 
+/// The path of an address that may be a whole one, as proxies are sent it: `http://HOST/PATH`.
+std::string own_path(std::string const& address) {
+  for (std::string_view const scheme : {"http://", "https://"}) {
+    if (!same_word(std::string_view(address).substr(0, scheme.size()), scheme)) continue;
+    auto const begin = address.find('/', scheme.size());
+    return begin == std::string::npos ? "/" : address.substr(begin);
+  }
+  return address;
+}
+
 /// The length of a body, as exactly one plain number.
 std::size_t body_length(httplib::Request const& request, std::size_t most) {
   auto const [first, last] = request.headers.equal_range("Content-Length");
@@ -264,6 +274,7 @@ void HttpServer::prepare(httplib::Request& request) {
   ++busy_;
   current.counted = true;
   request.ranges.clear();  // no part of an answer is ever sent alone
+  request.path = own_path(request.path);
   try {
     current.connection->begin_body(body_length(request, limits_.max_body_bytes));
     check(request);

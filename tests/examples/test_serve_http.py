@@ -65,6 +65,15 @@ class Protocol(unittest.TestCase):
         self.assertEqual((status, headers["Content-Length"], content), (200, "16", b""))
         self.assertEqual(self.server.ask("GET", "/health?verbose=1&x=%zz")[0], 200)
 
+    def test_whole_addresses(self):
+        for address, status in (("http://127.0.0.1/health", 200), ("HTTP://x:80/health?y=http://z", 200),
+                                ("https://x/health", 200), ("http://x", 200), ("http://x/", 200), ("http://x?y", 200),
+                                ("http://x/nowhere", 404), ("http:/health", 404), ("x://y/health", 404),
+                                ("/http://x/health", 404), ("http://x/http://x/health", 404)):
+            self.assertEqual(status_of(self.server.raw(request("GET", address, b"", "Connection: close"))), status, address)
+        received = self.server.raw(request("POST", "http://x" + TEXT, body(prompt="a"), JSON, "Connection: close"))
+        self.assertEqual(status_of(received), 200)
+
     def test_content_types(self):
         for kind in (None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
                      "application/jsonp", "application/json2; charset=utf-8"):
@@ -350,7 +359,8 @@ class Load(unittest.TestCase):
                 if not accepted:
                     self.assertEqual(headers["WWW-Authenticate"], "Bearer")
                     self.assertEqual(answer["error"]["code"], "invalid_api_key")
-        for path in ("/health", "/", "/page.css", "/page.js", "/icon.svg"):
+        self.assertEqual(server.ask("GET", "http://x/metrics")[0], 401)
+        for path in ("http://x/", "/health", "/", "/page.css", "/page.js", "/icon.svg"):
             self.assertEqual(server.ask("GET", path)[0], 200, path)
         key = {"Authorization": "Bearer secret"}
         self.assertEqual(server.ask("GET", "/metrics", None, key)[0], 200)
