@@ -88,6 +88,9 @@ serve::ServedModel served_model(ServeFlags const& flags, AnyModel const& model) 
 
 void serve_model(ServeFlags const& flags) {
   static_cast<void>(serve::limits_of(flags.server));  // a wrong option is told before the model is read
+  if (flags.threads < 0) {
+    mor::fail(mor::ErrorCode::InvalidArgument, "out of range", "--threads", "0 or more", mor::text_of(flags.threads));
+  }
   auto const device = choose_device(flags.device, flags.dtype, flags.threads);
   auto const [model, tokenizer] = open_model(flags.model, flags.shape, device, true);
   auto const engine = model->make_engine(engine_options(flags, model->config()));

@@ -123,6 +123,10 @@ class Serve(ProgramTest):
         self.assertEqual(answer["usage"]["completion_tokens"], 20)
         self.assertEqual(server.ask("GET", "/v1/models")[2]["data"][0]["mor"]["context"], 512)
         self.end(server)
+        server = self.serve("expert")  # of 96 tokens
+        usage = server.complete(prompt="the river", max_tokens=128, clip_to_context=True, ignore_eos=True)["usage"]
+        self.assertEqual(usage["total_tokens"], 96)
+        self.end(server)
 
     @unittest.skipUnless(shutil.which("curl"), "there is no curl here")
     def test_the_documented_commands_work(self):
@@ -169,6 +173,9 @@ class Serve(ProgramTest):
         self.refuse("--max-slots: out of range.*1 to 4096, got 0", *serve, "--max-slots", "0")
         self.refuse("--port: out of range", *serve, "--port", "65536")
         self.refuse("--cache-megabytes: out of range", *serve, "--cache-megabytes", "-1")
+        self.refuse("--threads: out of range", *serve, "--threads", "-1")
+        self.refuse("--host: empty", *serve, "--host", "")
+        self.refuse("--api-key: empty", *serve, "--api-key", "")
         self.refuse("not causal", *serve, "--routing", "topk")
         self.refuse("no-such-address.*cannot listen there", *serve, "--host", "no-such-address.invalid")
         self.assertIn(b"--drain-seconds", self.succeed("serve", "--help"))
