@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Threads for connections: as many as were ever needed at once, up to a limit, and a bounded line in front of them.
+/// Threads for connections: as many as were ever needed at once, up to a limit or to what the system gives, and a
+/// bounded line in front of them.
 #pragma once
 
 #include <httplib.h>
@@ -9,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -53,12 +55,20 @@ class ConnectionPool final : public httplib::TaskQueue {
   [[nodiscard]] bool offer(std::function<void()>& job) {
     {
       std::lock_guard const lock(mutex_);
-      if (inside_ == most_threads_ + most_waiting_) return false;
+      if (inside_ >= threads_.size() && threads_.size() < most_threads_) add_thread();
+      if (threads_.empty() || inside_ >= threads_.size() + most_waiting_) return false;
       jobs_.push_back(std::move(job));
-      if (++inside_ > threads_.size() && threads_.size() < most_threads_) threads_.emplace_back([this] { work(); });
+      ++inside_;
     }
     wake_.notify_one();
     return true;
+  }
+
+  void add_thread() {
+    try {
+      threads_.emplace_back([this] { work(); });
+    } catch (std::system_error const&) {  // the system has no more: those that there are serve everybody
+    }
   }
 
   void work() {

@@ -12,8 +12,8 @@ import time
 import unittest
 from unittest import mock
 
-from scripted_server import main, scripted
-from server_client import at_once, events, request, status_of
+from scripted_server import PROGRAM, main, scripted
+from server_client import Server, at_once, events, request, status_of
 
 TEXT = "/v1/completions"
 JSON = "Content-Type: application/json"
@@ -329,6 +329,19 @@ class Load(unittest.TestCase):
         while (status := server.ask("GET", "/health")[0]) == 429 and time.monotonic() < end:
             time.sleep(0.02)  # the server notices one by one that they are closed
         self.assertEqual(status, 200)
+        self.end(server)
+
+    def test_a_system_without_more_threads_serves_with_those_it_has(self):
+        try:  # a thread takes room for its stack
+            server = Server(["sh", "-c", 'ulimit -S -s 65536 && ulimit -v 900000 && exec "$@"', "sh", str(PROGRAM),
+                             "--port", "0"])
+        except AssertionError:
+            self.skipTest("the server does not start in so little memory")
+        self.addCleanup(server.__exit__)
+        with contextlib.ExitStack() as links:
+            for _ in range(100):
+                links.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+        self.assertEqual(server.complete(prompt="ab", max_tokens=4)["choices"][0]["text"], "abab")
         self.end(server)
 
     def test_an_answer_takes_so_long_and_no_longer(self):
