@@ -103,7 +103,9 @@ std::string raw_answer(ApiError const& error, char const* reason) {
 void turn_away(socket_t socket) {
   std::string const answer = raw_answer(plain_error(429), "Too Many Requests");
   std::array<char, 4096> ignored{};
-  while (::recv(socket, ignored.data(), ignored.size(), MSG_DONTWAIT) > 0) {
+  // What was not read resets the connection, maybe before the answer is read; but others wait to be accepted.
+  for (int left = 256; left > 0; --left) {
+    if (::recv(socket, ignored.data(), ignored.size(), MSG_DONTWAIT) <= 0) break;
   }
   static_cast<void>(::send(socket, answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT));
   ::shutdown(socket, SHUT_WR);

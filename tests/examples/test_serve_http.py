@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import socket
+import threading
 import time
 import unittest
 from unittest import mock
@@ -343,6 +344,26 @@ class Load(unittest.TestCase):
                 links.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
         self.assertEqual(server.complete(prompt="ab", max_tokens=4)["choices"][0]["text"], "abab")
         self.end(server)
+
+    def test_who_is_turned_away_is_not_listened_to(self):
+        server = self.serve("--connections", 1, "--keep-alive-seconds", 20)
+
+        def send_for_ever():
+            sent, piece = 0, b"x" * 100000
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as link, contextlib.suppress(OSError):
+                for _ in range(5000):
+                    sent += link.send(piece)
+            return sent
+
+        with contextlib.ExitStack() as idle:
+            for _ in range(1 + 64):
+                idle.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            server.stop(signal.SIGSTOP)  # so that much has come before it looks
+            timer = threading.Timer(0.5, server.stop, [signal.SIGCONT])
+            timer.start()
+            self.assertLess(max(at_once([send_for_ever] * 4)), 50e6)
+            timer.join()
+        server.until(INSIDE, 0)
 
     def test_an_answer_takes_so_long_and_no_longer(self):
         server = self.serve("--request-seconds", 0.5, "--tick-milliseconds", 20, "--max-slots", 1)
