@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <optional>
@@ -48,6 +49,20 @@ bool same_key(std::string_view expected, std::string_view given) {
 
 bool same_word(std::string_view a, std::string_view b) {
   return a.size() == b.size() && ::strncasecmp(a.data(), b.data(), a.size()) == 0;
+}
+
+/// Whether `close` is among the words of the header Connection; cpp-httplib wants it alone and in lower case.
+bool asks_to_close(httplib::Request const& request) {
+  std::string const text = request.get_header_value("Connection");
+  for (std::string_view rest = text; !rest.empty();) {
+    auto const end = std::min(rest.find(','), rest.size());
+    std::string_view word = rest.substr(0, end);
+    while (!word.empty() && word.front() == ' ') word.remove_prefix(1);
+    while (!word.empty() && word.back() == ' ') word.remove_suffix(1);
+    if (same_word(word, "close")) return true;
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return false;
 }
 
 /// The key of `Bearer KEY`, the scheme in any case.
@@ -277,6 +292,7 @@ void HttpServer::prepare(httplib::Request& request) {
   current.counted = true;
   request.ranges.clear();  // no part of an answer is ever sent alone
   request.path = own_path(request.path);
+  if (asks_to_close(request)) close_after_answer();
   try {
     current.connection->begin_body(body_length(request, limits_.max_body_bytes));
     check(request);

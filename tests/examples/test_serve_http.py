@@ -167,6 +167,17 @@ class Protocol(unittest.TestCase):
         received = self.server.raw(pipelined + request("GET", "/nowhere", b"", "Connection: close"))
         self.assertEqual(re.findall(rb"HTTP/1\.1 (\d+)", received), [b"200"] * 6 + [b"404"])
 
+    def test_connections_end_where_the_client_asks(self):
+        for asked in ("close", "Close", "TE, close", "CLOSE ,TE", "te,,close"):
+            start = time.monotonic()
+            for content in (request("GET", "/health", b"", f"Connection: {asked}"),
+                            request("POST", TEXT, body(prompt="ab", max_tokens=3), JSON, f"Connection: {asked}")):
+                received = self.server.raw(content + request("GET", "/health"))
+                self.assertEqual((received.count(b"HTTP/1.1 200"), received.count(b"Connection: close\r\n")), (1, 1))
+            self.assertLess(time.monotonic() - start, 1.5, asked)
+        received = self.server.raw(request("GET", "/health", b"", "Connection: closed") * 2)
+        self.assertEqual(received.count(b"HTTP/1.1 200"), 2)
+
     def test_a_stream_for_http_1_0_ends_with_the_connection(self):
         content = body(prompt="ab", max_tokens=3, stream=True)
         received = self.server.raw(request("POST", TEXT, content, JSON).replace(b"HTTP/1.1", b"HTTP/1.0"))
