@@ -193,6 +193,7 @@ async function ask(prompt, signal) {
 async function run() {
   if (running) return;
   running = new AbortController();
+  shown = null;  // what comes now is not said of the answer before
   complain('');
   at('go').disabled = true;
   at('stop').disabled = false;

@@ -98,6 +98,15 @@ class InBrowser(unittest.TestCase):
         self.page.run("at('max_tokens').value = 5; " + press)
         self.page.until("!at('go').disabled && at('summary').textContent.startsWith('5 tokens')")
 
+    def test_what_was_stopped_early_says_nothing_of_the_answer_before(self):
+        self.open()
+        self.ask("abc", 5)
+        self.page.until("!at('go').disabled && at('summary').textContent.includes('as fit')")
+        before = self.page.run("at('summary').textContent")
+        self.page.run("at('go').click(); at('stop').click()")
+        self.page.until("!at('go').disabled")
+        self.assertEqual(self.page.run("at('summary').textContent"), before)
+
     def test_errors_are_told(self):
         self.open()
         self.ask("abc" * 1400, 5)
