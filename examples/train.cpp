@@ -61,12 +61,12 @@ TrainingData load_data(TrainFlags const& flags, RunFolder const& folder, Preset 
   return load_training_data(flags.data, choice);
 }
 
-/// The files that a resume and `generate` need, and the settings.
+/// The settings, by which the folder is known as a run's, and the files that a resume and `generate` need.
 void write_beginnings(RunFolder const& folder, mor::ModelConfig const& config, TrainingData const& data,
                       std::string const& settings) {
-  mor::io::save_config(folder.file(config_file), config);
-  if (data.tokenizer) data.tokenizer->save(folder.file(tokenizer_file));
   mor::io::write_file(folder.file(settings_file), settings);
+  if (data.tokenizer) data.tokenizer->save(folder.file(tokenizer_file));
+  mor::io::save_config(folder.file(config_file), config);
 }
 
 void train(TrainFlags const& flags, std::string const& settings, std::string const& program) {
@@ -113,13 +113,16 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
     } else {
       model->initialize(plan.seed);
     }
-    folder.create(flags.overwrite);
-    write_beginnings(folder, config, data, settings);
   } else {
     std::cout << "resuming after step " << checkpoint->step() << " from " << checkpoint->directory().string() << '\n';
   }
   TrainingRun run(folder, flags, plan, prediction, *model, data, split, checkpoint);
-  // Only now: a resume that was refused must leave the run's settings as they were.
+  // Only now: a command that was refused must leave the folder as it was.
+  if (!checkpoint) {
+    folder.create(flags.overwrite);
+    write_beginnings(folder, config, data, settings);
+  }
+  run.open_files();
   if (checkpoint) mor::io::write_file(folder.file(settings_file), settings);
   bool const finished = run.run();
   std::string const where = folder.root().string();

@@ -59,7 +59,6 @@ TrainingRun::TrainingRun(RunFolder const& folder, TrainFlags const& flags, Train
       data_(data),
       loader_(split.training, loader_options(plan)),
       guard_(guard_options(plan)),
-      store_(folder.checkpoints(), flags.keep),
       log_every_(flags.log_every, 50),
       eval_every_(flags.eval_every, 10),
       sample_every_(flags.sample_every ? flags.sample_every : flags.eval_every, 10),
@@ -81,20 +80,18 @@ TrainingRun::TrainingRun(RunFolder const& folder, TrainFlags const& flags, Train
   state_.seed = plan.seed;
   state_.sample_seed = plan.seed;
   state_.backend = model.backend_name();
-  double seconds_before = 0.0;
   if (checkpoint) {
     auto const saved = load_checkpoint(*checkpoint, model);
     restore(saved.train);
-    seconds_before = saved.seconds;
+    seconds_before_ = saved.seconds;
     saved_step_ = state_.step;
-    store_.discard_after(state_.step);
   }
-  metrics_.emplace(folder.file(metrics_file), state_.metrics_offset);
-  clock_.emplace(plan_, seconds_before);
-  saved_at_ = seconds_before;
-  for (Every* const every : {&log_every_, &eval_every_, &sample_every_, &save_every_}) {
-    every->skip_to(clock_->progress(state_.step));
-  }
+}
+
+void TrainingRun::open_files() {
+  metrics_.emplace(folder_.file(metrics_file), state_.metrics_offset);
+  store_.emplace(folder_.checkpoints(), flags_.keep);
+  store_->discard_after(state_.step);
 }
 
 void TrainingRun::restore(mor::train::TrainState const& saved) {
@@ -112,6 +109,11 @@ void TrainingRun::restore(mor::train::TrainState const& saved) {
 
 bool TrainingRun::run() {
   InterruptGuard const interrupts;
+  clock_.emplace(plan_, seconds_before_);
+  saved_at_ = seconds_before_;
+  for (Every* const every : {&log_every_, &eval_every_, &sample_every_, &save_every_}) {
+    every->skip_to(clock_->progress(state_.step));
+  }
   while (!clock_->finished(state_.step) && !InterruptGuard::requested()) {
     auto const result = train_step();
     log(result);
@@ -313,7 +315,7 @@ void TrainingRun::save() {
   state_.metrics_offset = metrics_->offset();
   state_.loader = loader_.state();
   state_.guard = guard_.state();
-  auto const report = save_checkpoint(store_, folder_, model_, {state_, clock_->seconds()});
+  auto const report = save_checkpoint(*store_, folder_, model_, {state_, clock_->seconds()});
   saved_step_ = state_.step;
   saved_at_ = clock_->seconds();
   if (!report.cleanup_warning.empty()) print("note: " + report.cleanup_warning);

@@ -24,12 +24,15 @@ namespace examples {
 /// One run of one model. All that it is given must outlive it.
 class TrainingRun {
  public:
-  /// Starts at step 0, or where the checkpoint stands.
+  /// Starts at step 0, or where the checkpoint stands. Refuses what cannot be trained and changes nothing in the folder.
   TrainingRun(RunFolder const& folder, TrainFlags const& flags, TrainPlan const& plan, Forecast const& forecast,
               AnyModel& model, TrainingData const& data, mor::train::TokenSplit const& split,
               std::optional<mor::train::Checkpoint> const& checkpoint);
 
-  /// Trains to the end or to an interrupt, and saves. @return whether the end was reached
+  /// Opens the log and the checkpoints in the folder, which is there by now; what lies beyond this run's step goes.
+  void open_files();
+
+  /// Trains to the end or to an interrupt, and saves. Call `open_files` before. @return whether the end was reached
   bool run();
 
   [[nodiscard]] Index step() const { return state_.step; }
@@ -66,7 +69,7 @@ class TrainingRun {
   std::optional<mor::train::ValidationBatches> validation_;
   std::vector<Token> sample_prompt_;
   mor::train::NonFiniteGuard guard_;
-  mor::train::CheckpointStore store_;
+  std::optional<mor::train::CheckpointStore> store_;
   mor::train::TrainState state_;
   std::optional<mor::train::MetricsLog> metrics_;
   std::optional<TrainingClock> clock_;
@@ -75,6 +78,7 @@ class TrainingRun {
   std::optional<double> peak_flops_;
   int steps_timed_ = 0;
   double seconds_a_step_ = 0.0;  ///< moving average
+  double seconds_before_ = 0.0;  ///< that earlier parts of the run took
   double saved_at_ = 0.0;        ///< seconds of training
   double shown_at_ = 0.0;
   bool terminal_ = false, line_open_ = false;

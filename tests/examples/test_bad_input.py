@@ -71,6 +71,8 @@ class BadInput(ProgramTest):
         self.refuse_training("--lr", "--lr", "fast")
         self.refuse_training("peak", "--lr", "-1")
         self.refuse_training("--vocab-size", "--vocab-size", "12")
+        self.refuse_training("--sample-prompt: the prompt leaves no room.*less than 16 tokens, got 20", "--sample-prompt",
+                             "a" * 20)
         self.refuse("no length of its own", "train", "--data", self.data, "--out", self.folder / "never", "--preset",
                     "small")
 

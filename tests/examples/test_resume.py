@@ -75,6 +75,23 @@ class Resume(ProgramTest):
         self.succeed("train", "--data", self.data, "--out", out, *TINY, "--steps", "3", "--overwrite")
         self.assertNotEqual((out / "model.safetensors").read_bytes(), before)
 
+    @staticmethod
+    def contents(folder):
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def test_a_refused_command_leaves_the_run_as_it_was(self):
+        out = self.train("kept", "--steps", "2")
+        before = self.contents(out)
+        again = ("train", "--data", self.data, "--out", out, *TINY, "--steps", "3")
+        for flag in ("--overwrite", "--resume"):
+            self.refuse("--sample-prompt: the prompt leaves no room", *again, flag, "--sample-prompt", "the " * 75)
+            self.assertEqual(self.contents(out), before)
+        log = out / "metrics.jsonl"
+        log.write_bytes(before[log][:-1] + b" ")
+        before = self.contents(out)
+        self.refuse("metrics.jsonl: the metrics log is not the one", *again, "--resume")
+        self.assertEqual(self.contents(out), before)
+
     def test_a_folder_of_something_else_is_left_alone(self):
         out = self.folder / "precious"
         out.mkdir()
