@@ -3,12 +3,11 @@
 /// Turns texts into token shards for `train`: `prepare --input FILE... --tokenizer FILE --out DIR`.
 #include "common/command_line.hpp"
 #include "common/interrupt.hpp"
+#include "common/terminal.hpp"
 #include "mor/io/tokenizer.hpp"
 #include "mor/train/data_preparation.hpp"
 #include "mor/train/number_text.hpp"
 #include "mor/train/progress_line.hpp"
-
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -116,11 +115,13 @@ class ProgressLine {
                              rate_text(static_cast<double>(progress.training_tokens)) + " tok  val " +
                              rate_text(static_cast<double>(progress.validation_tokens)) + " tok  eta " +
                              (rate > 0.0 ? mor::train::duration_text((total - done) / rate) : "unknown");
-    std::cout << (terminal_ ? "\r" : "") << line << (terminal_ ? "\x1b[K" : "\n") << std::flush;
+    if (terminal_) {
+      line_.show(line);
+    } else {
+      std::cout << line << std::endl;
+    }
   }
-  void clear() const {
-    if (terminal_) std::cout << "\r\x1b[K" << std::flush;
-  }
+  void clear() { line_.clear(); }
 
  private:
   [[nodiscard]] double seconds() const {
@@ -129,7 +130,8 @@ class ProgressLine {
 
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   double shown_at_ = -1.0, next_share_ = 0.1;
-  bool terminal_ = ::isatty(STDOUT_FILENO) != 0;
+  bool terminal_ = is_terminal();
+  TransientLine line_;
 };
 
 void print_split(char const* name, mor::train::PreparedSplit const& split) {

@@ -8,12 +8,9 @@
 #include "mor/core/utf8.hpp"
 #include "mor/io/report_html.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iostream>
-#include <utility>
 
 namespace examples {
 
@@ -64,7 +61,7 @@ TrainingRun::TrainingRun(RunFolder const& folder, TrainFlags const& flags, Train
       sample_every_(flags.sample_every ? flags.sample_every : flags.eval_every, 10),
       save_every_(flags.save_every, 10),
       peak_flops_(plan.device.dtype == mor::DType::BF16 ? peak_flops(plan.device.gpu) : std::nullopt),
-      terminal_(::isatty(STDOUT_FILENO) != 0) {
+      terminal_(is_terminal()) {
   if (split.validation.size() > plan.context) {
     validation_.emplace(split.validation, plan.context, plan.batch_size, flags.eval_rows);
   }
@@ -241,13 +238,12 @@ void TrainingRun::show(StepResult const& result, bool keep_line) {
     print(line);
     if (!result.skipped.empty()) print(result.skipped);
   } else {
-    std::cout << '\r' << line << "\x1b[K" << std::flush;
-    line_open_ = true;
+    line_.show(line);
   }
 }
 
 void TrainingRun::print(std::string const& line) {
-  if (std::exchange(line_open_, false)) std::cout << "\r\x1b[K";
+  line_.clear();
   std::cout << line << std::endl;
 }
 

@@ -6,6 +6,7 @@
 #include "common/any_model.hpp"
 #include "common/forecast.hpp"
 #include "common/run_folder.hpp"
+#include "common/terminal.hpp"
 #include "common/text_loss.hpp"
 #include "common/train_options.hpp"
 #include "common/training_clock.hpp"
@@ -81,7 +82,8 @@ class TrainingRun {
   double seconds_before_ = 0.0;  ///< that earlier parts of the run took
   double saved_at_ = 0.0;        ///< seconds of training
   double shown_at_ = 0.0;
-  bool terminal_ = false, line_open_ = false;
+  bool terminal_ = false;
+  TransientLine line_;
 };
 
 }  // namespace examples

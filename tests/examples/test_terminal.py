@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a terminal gets: one line that changes and never wraps; from a terminal that cannot do that, whole lines."""
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+
+from example_programs import ProgramTest, TINY, command, main
+
+
+class Terminal(ProgramTest):
+    def shown(self, columns, arguments, **environment):
+        """What a program writes to a terminal of so many columns."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=slave, stderr=subprocess.PIPE,
+                                   env={**os.environ, **environment})
+        os.close(slave)
+        pieces = []
+        try:
+            while piece := os.read(master, 65536):
+                pieces.append(piece)
+        except OSError:  # how Linux says that the other side is closed
+            pass
+        os.close(master)
+        message = process.communicate(timeout=60)[1]
+        self.assertEqual(process.returncode, 0, message)
+        return b"".join(pieces).replace(b"\r\n", b"\n").decode()
+
+    def training(self, name):
+        return command("train", "--data", self.data, "--out", self.folder / name, *TINY, "--minutes", "0.03",
+                       "--log-every", "1000000")
+
+    def test_a_line_that_changes_fits_into_one_row(self):
+        for columns in (40, 80, 200):
+            shown = self.shown(columns, self.training(f"wide-{columns}"), TERM="xterm")
+            lines = re.findall(r"\r(step[^\r\n\x1b]*)\x1b\[K", shown)
+            self.assertGreater(len(lines), 2, shown)
+            longest = max(map(len, lines))
+            self.assertLess(longest, columns)
+            self.assertEqual(longest == columns - 1, columns <= 80)
+
+    def test_a_dumb_terminal_gets_no_escapes(self):
+        self.assertNotRegex(self.shown(80, self.training("dumb"), TERM="dumb"), "[\x1b\r]")
+
+
+if __name__ == "__main__":
+    main()
