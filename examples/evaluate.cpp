@@ -5,6 +5,7 @@
 #include "common/command_line.hpp"
 #include "common/device_choice.hpp"
 #include "common/model_folder.hpp"
+#include "common/short_waits.hpp"
 #include "common/task_evaluation.hpp"
 #include "common/text_loss.hpp"
 #include "common/token_lines.hpp"
@@ -250,6 +251,7 @@ void evaluate(EvaluateFlags const& flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  shorten_waits(argv);
   CLI::App app("Measures a model: logits of tokens, the loss on a text, or few-shot tasks.", "evaluate");
   EvaluateFlags flags;
   add_options(app, flags);

@@ -6,6 +6,7 @@
 #include "common/depth_views.hpp"
 #include "common/device_choice.hpp"
 #include "common/model_folder.hpp"
+#include "common/short_waits.hpp"
 #include "common/text_loss.hpp"
 #include "mor/core/config_text.hpp"
 #include "mor/core/stop_strings.hpp"
@@ -230,6 +231,7 @@ void generate(GenerateFlags const& flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  shorten_waits(argv);
   CLI::App app("Continues a text with a trained model.", "generate");
   GenerateFlags flags;
   add_options(app, flags);

@@ -3,6 +3,7 @@
 /// Trains a model on a text or on token shards: `train --data FILE --out DIR`.
 #include "common/forecast.hpp"
 #include "common/model_folder.hpp"
+#include "common/short_waits.hpp"
 #include "common/startup_table.hpp"
 #include "common/train_options.hpp"
 #include "common/training_run.hpp"
@@ -137,6 +138,7 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
 }  // namespace
 
 int main(int argc, char** argv) {
+  shorten_waits(argv);
   std::vector<std::string> const arguments(argv + 1, argv + argc);
   CLI::App app("Trains a Mixture-of-Recursions language model, or one of its baselines.", "train");
   TrainFlags flags;
