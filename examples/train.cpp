@@ -3,6 +3,7 @@
 /// Trains a model on a text or on token shards: `train --data FILE --out DIR`.
 #include "common/forecast.hpp"
 #include "common/model_folder.hpp"
+#include "common/run_lock.hpp"
 #include "common/short_waits.hpp"
 #include "common/startup_table.hpp"
 #include "common/train_options.hpp"
@@ -73,6 +74,8 @@ void write_beginnings(RunFolder const& folder, mor::ModelConfig const& config, T
 void train(TrainFlags const& flags, std::string const& settings, std::string const& program) {
   RunFolder const folder(flags.out);
   folder.check(flags.resume, flags.overwrite);
+  std::optional<RunLock> lock;
+  if (!flags.dry_run && fs::exists(folder.file(settings_file))) lock.emplace(folder.root());
   bool const going_on = flags.resume && fs::exists(folder.file(config_file));
   auto const& preset = find_preset(flags.model.preset.value_or("quickstart"));
   // A run keeps what it began with, so that going on needs the folder of --init no more.
@@ -120,6 +123,11 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   TrainingRun run(folder, flags, plan, prediction, *model, data, split, checkpoint);
   // Only now: a command that was refused must leave the folder as it was.
   if (!checkpoint) {
+    if (!lock) {  // a new folder; someone else may have begun a run in it meanwhile
+      fs::create_directories(folder.root());
+      lock.emplace(folder.root());
+      folder.check(flags.resume, flags.overwrite);
+    }
     folder.create(flags.overwrite);
     write_beginnings(folder, config, data, settings);
   }

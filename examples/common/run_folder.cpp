@@ -2,10 +2,12 @@
 #include "common/run_folder.hpp"
 
 #include "common/model_folder.hpp"
+#include "common/run_lock.hpp"
 #include "mor/io/file.hpp"
 #include "mor/io/json.hpp"
 #include "mor/io/safetensors.hpp"
 
+#include <algorithm>
 #include <span>
 #include <utility>
 
@@ -44,6 +46,12 @@ void save_moments(fs::path const& path, AnyModel const& model) {
   writer.commit();
 }
 
+/// Whether there is more than the lock of a run that never began.
+bool holds_files(fs::path const& folder) {
+  return std::any_of(fs::directory_iterator(folder), fs::directory_iterator(),
+                     [](fs::directory_entry const& entry) { return entry.path().filename() != lock_file; });
+}
+
 void load_moments(fs::path const& path, AnyModel& model) {
   auto const file = mor::io::SafetensorsFile::open(path);
   std::vector<float> first(static_cast<std::size_t>(model.layout().total_size())), second(first.size());
@@ -59,10 +67,11 @@ void RunFolder::check(bool resume, bool overwrite) const {
     mor::fail(mor::ErrorCode::InvalidArgument, "a run is either resumed or overwritten", "--resume, --overwrite",
               "one of them", "both");
   }
+  if (root_.empty()) mor::fail(mor::ErrorCode::InvalidArgument, "the name is empty", "--out", "a folder");
   if (fs::exists(root_) && !fs::is_directory(root_)) {
     mor::fail(mor::ErrorCode::InvalidArgument, "not a folder", root_.string());
   }
-  bool const used = fs::exists(root_) && !fs::is_empty(root_);
+  bool const used = fs::exists(root_) && holds_files(root_);
   bool const ours = used && fs::exists(file(settings_file));
   if (used && !ours) {
     mor::fail(mor::ErrorCode::InvalidArgument, "the folder holds something that is not a run of this program",

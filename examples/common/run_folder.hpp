@@ -16,7 +16,7 @@
 namespace examples {
 
 /// Names inside the folder. Beside the model's own three files: `settings.toml` (the command line, for a resume),
-/// `metrics.jsonl`, `report.html`, and `checkpoints/`.
+/// `metrics.jsonl`, `report.html`, `checkpoints/`, and `run.lock`.
 class RunFolder {
  public:
   explicit RunFolder(std::filesystem::path root) : root_(std::move(root)) {}

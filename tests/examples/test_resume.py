@@ -92,6 +92,19 @@ class Resume(ProgramTest):
         self.refuse("metrics.jsonl: the metrics log is not the one", *again, "--resume")
         self.assertEqual(self.contents(out), before)
 
+    def test_a_run_that_goes_on_is_left_alone(self):
+        out = self.folder / "busy"
+        process = self.start(out, "--steps", "1000000", "--log-every", "1", "--save-every", "1")
+        self.wait_for_step(process, 3)
+        for flag in ([], ["--resume"], ["--overwrite"]):
+            self.refuse("another process is training in this folder" if flag else "there is a run in this folder",
+                        "train", "--data", self.data, "--out", out, *TINY, "--steps", "5", *flag)
+        self.succeed("train", "--data", self.data, "--out", out, *TINY, "--steps", "5", "--resume", "--dry-run")
+        self.assertIsNone(process.poll())
+        process.kill()
+        process.communicate()
+        self.succeed("train", "--out", out, "--resume", "--steps", "1")  # the lock went with its process
+
     def test_a_folder_of_something_else_is_left_alone(self):
         out = self.folder / "precious"
         out.mkdir()
