@@ -4,6 +4,7 @@
 #include "common/forecast.hpp"
 #include "common/model_folder.hpp"
 #include "common/run_lock.hpp"
+#include "common/settings_file.hpp"
 #include "common/short_waits.hpp"
 #include "common/startup_table.hpp"
 #include "common/train_options.hpp"
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,13 +25,14 @@ namespace {
 namespace fs = std::filesystem;
 using namespace examples;
 
-/// The value of an option before the command line is parsed: "--name value" or "--name=value".
+/// The last value of an option before the command line is parsed: "--name value" or "--name=value".
 std::optional<std::string> early_option(std::vector<std::string> const& arguments, std::string const& name) {
+  std::optional<std::string> value;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
-    if (arguments[i] == name && i + 1 < arguments.size()) return arguments[i + 1];
-    if (arguments[i].starts_with(name + "=")) return arguments[i].substr(name.size() + 1);
+    if (arguments[i] == name && i + 1 < arguments.size()) value = arguments[i + 1];
+    if (arguments[i].starts_with(name + "=")) value = arguments[i].substr(name.size() + 1);
   }
-  return std::nullopt;
+  return value;
 }
 
 /// What the model is to be: preset or --init, then the command line, then the vocabulary of the data.
@@ -156,5 +159,6 @@ int main(int argc, char** argv) {
   bool const resume = std::find(arguments.begin(), arguments.end(), "--resume") != arguments.end();
   std::string const settings = resume && out ? (fs::path(*out) / settings_file).string() : std::string();
   app.set_config("--settings", settings, "read options from this file")->configurable(false);
+  app.config_formatter(std::make_shared<SettingsFormat>(app));
   return run_program(app, arguments, [&] { train(flags, app.config_to_str(false, false), argv[0]); });
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <utility>
 
 namespace examples {
@@ -22,13 +23,31 @@ void at_least(char const* option, Index value, Index least) {
   if (value < least) refuse(option, "out of range", "at least " + mor::text_of(least), mor::text_of(value));
 }
 
+/// Makes a path absolute, so that a run can be resumed from another folder. `words` are no paths.
+CLI::Validator whole_path(std::vector<std::string> words = {}) {
+  auto const change = [words = std::move(words)](std::string& path) {
+    if (path.empty()) return std::string("the name is empty");
+    bool const word = std::find(words.begin(), words.end(), path) != words.end();
+    if (!word) path = std::filesystem::absolute(path).string();
+    return std::string();
+  };
+  return CLI::Validator(change, "");
+}
+
 void add_data_options(CLI::App& app, TrainFlags& flags) {
   std::string const group = "Data and files";
-  app.add_option("--data", flags.data, "text files, token shards, or a folder of shards")->required()->group(group);
+  app.add_option("--data", flags.data, "text files, token shards, or a folder of shards")
+      ->required()
+      ->transform(whole_path())
+      ->group(group);
   app.add_option("--out", flags.out, "folder of the run and its model")->required()->configurable(false)->group(group);
-  app.add_option("--tokenizer", flags.tokenizer, "byte | bpe (trained on the text) | a tokenizer.json")->group(group);
+  app.add_option("--tokenizer", flags.tokenizer, "byte | bpe (trained on the text) | a tokenizer.json")
+      ->transform(whole_path({"byte", "bpe"}))
+      ->group(group);
   app.add_option("--vocab-size", flags.vocab_size, "tokens of a BPE to be trained")->group(group);
-  app.add_option("--init", flags.init, "start from the weights of this model folder")->group(group);
+  app.add_option("--init", flags.init, "start from the weights of this model folder")
+      ->transform(whole_path())
+      ->group(group);
   app.add_option("--validation-fraction", flags.validation_fraction,
                  "share of the data at its end that is held out; shards named val_* are held out instead")
       ->capture_default_str()
