@@ -74,8 +74,7 @@ void tokenize(TokenizeFlags const& flags) {
   check(flags);
   auto const tokenizer = mor::io::Tokenizer::load(flags.tokenizer);
   std::string const result = flags.decode ? decode(tokenizer, flags) : encode(tokenizer, flags);
-  std::cout.write(result.data(), static_cast<std::streamsize>(result.size())).flush();
-  if (!std::cout) mor::fail(mor::ErrorCode::IoFailure, "cannot write", "standard output");
+  std::cout.write(result.data(), static_cast<std::streamsize>(result.size()));
 }
 
 }  // namespace

@@ -131,12 +131,15 @@ template <class Parse>
 int guarded(CLI::App& app, Parse const& parse, std::function<void()> const& body) {
   try {
     take_last(app);
-    parse();
-    body();
+    try {
+      parse();
+      body();
+    } catch (CLI::Success const& request) {  // --help
+      app.exit(request);
+    }
     std::cout.flush();
+    if (!std::cout) mor::fail(mor::ErrorCode::IoFailure, "cannot write", "standard output");
     return 0;
-  } catch (CLI::Success const& request) {  // --help
-    return app.exit(request);
   } catch (CLI::ParseError const& problem) {
     return report(app, std::string(problem.what()) + " (see " + app.get_name() + " --help)", 2);
   } catch (mor::error const& problem) {

@@ -38,6 +38,17 @@ class BadInput(ProgramTest):
         self.refuse("--tokens, --text, --tasks: give one thing to evaluate", "evaluate")
         self.refuse("--model, --preset: give one model", "generate", "--prompt", "a")
 
+    def test_output_that_cannot_be_written_is_no_success(self):
+        text = ("--text", self.data)
+        for arguments in (("train", "--help"), ("generate", "--model", self.model, "--prompt", "a"),
+                          ("generate", "--model", self.model, "--prompt", "a", "--depths"),
+                          ("evaluate", "--model", self.model, *text),
+                          ("evaluate", "--model", self.model, *text, "--json")):
+            with open("/dev/full", "wb") as full:
+                done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(arguments[0].encode() + b": standard output: cannot write\n", done.stderr)
+
     def test_data(self):
         empty, short, folder = self.folder / "empty", self.folder / "short", self.folder / "folder"
         empty.write_bytes(b"")
