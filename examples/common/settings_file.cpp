@@ -189,8 +189,8 @@ std::vector<CLI::ConfigItem> SettingsFormat::from_config(std::istream& input) co
       reader.refuse("unknown setting", "an option of " + app_.get_name() + " --help, without its dashes",
                     mor::printable(item.name));
     }
-    bool const again = std::any_of(items.begin(), items.end(),
-                                   [&](CLI::ConfigItem const& other) { return other.name == item.name; });
+    bool const again =
+        std::any_of(items.begin(), items.end(), [&](CLI::ConfigItem const& other) { return other.name == item.name; });
     if (again) reader.refuse("a setting that is there twice", "each once", mor::printable(item.name));
     item.inputs = reader.values();
     items.push_back(std::move(item));

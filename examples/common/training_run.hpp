@@ -25,7 +25,8 @@ namespace examples {
 /// One run of one model. All that it is given must outlive it.
 class TrainingRun {
  public:
-  /// Starts at step 0, or where the checkpoint stands. Refuses what cannot be trained and changes nothing in the folder.
+  /// Starts at step 0, or where the checkpoint stands. Refuses what cannot be trained, and changes nothing in the
+  /// folder.
   TrainingRun(RunFolder const& folder, TrainFlags const& flags, TrainPlan const& plan, Forecast const& forecast,
               AnyModel& model, TrainingData const& data, mor::train::TokenSplit const& split,
               std::optional<mor::train::Checkpoint> const& checkpoint);

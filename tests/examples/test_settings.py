@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Options in files: what train writes into settings.toml it reads back as it was given, and a file with anything that is
-no setting is refused by line."""
+"""Options in files: what train writes into settings.toml it reads back as it was given, and what is no setting is
+refused by line."""
 import json
 import os
 import subprocess
@@ -16,8 +16,8 @@ class Settings(ProgramTest):
     def test_values_come_back_as_they_were_given(self):
         data = self.folder / ODD
         data.write_bytes(self.data.read_bytes())
-        flags = ("--data", data, "--context", "128", "--sample-prompt", PROMPT, "--capacities", "1,0.5,0.25", "--untied",
-                 "--lr", "1e-3", "--steps", "2")
+        flags = ("--data", data, "--context", "128", "--sample-prompt", PROMPT, "--capacities", "1,0.5,0.25",
+                 "--untied", "--lr", "1e-3", "--steps", "2")
         out = self.folder / "odd"
         self.succeed("train", "--out", out, *TINY, *flags)
         first = (out / "settings.toml").read_bytes().decode()
@@ -44,7 +44,8 @@ class Settings(ProgramTest):
         (start / "tokenizer.json").write_bytes((model / "tokenizer.json").read_bytes())
 
         def train(folder, *arguments):
-            done = subprocess.run(command("train", *arguments), cwd=folder, capture_output=True, timeout=120, check=False)
+            done = subprocess.run(command("train", *arguments), cwd=folder, capture_output=True, timeout=120,
+                                  check=False)
             self.assertEqual(done.returncode, 0, done.stderr)
 
         for name, flags in (("init", ("--init", "init")), ("tokenizer", ("--tokenizer", "tokenizer.json"))):
@@ -66,6 +67,7 @@ class Settings(ProgramTest):
 
     def test_what_is_no_setting_is_refused_by_line(self):
         file = self.folder / "bad.toml"
+        train = ("train", "--data", self.data, "--out", self.folder / "never", *TINY, "--settings")
         for content, pattern in (("steps = 2\nstep = 3\n", 'bad.toml: line 2: unknown setting .*"step"'),
                                  ("out = \"x\"\n", 'line 1: unknown setting .*"out"'),
                                  ("\n[model]\nsteps = 2\n", "line 2: a section"),
@@ -79,12 +81,10 @@ class Settings(ProgramTest):
                                  ("\x7fELF\0\0\1", "line 1: not a setting"),
                                  ("steps = many\n", "--steps")):
             file.write_bytes(content.encode())
-            self.refuse(pattern, "train", "--data", self.data, "--out", self.folder / "never", *TINY, "--settings", file)
+            self.refuse(pattern, *train, file)
         file.write_bytes(os.urandom(5000))
-        self.refuse("bad.toml: line", "train", "--data", self.data, "--out", self.folder / "never", *TINY, "--settings",
-                    file)
-        self.refuse("nowhere.toml", "train", "--data", self.data, "--out", self.folder / "never", *TINY, "--settings",
-                    self.folder / "nowhere.toml")
+        self.refuse("bad.toml: line", *train, file)
+        self.refuse("nowhere.toml", *train, self.folder / "nowhere.toml")
         self.assertFalse((self.folder / "never").exists())
 
     def test_names_are_not_empty(self):
