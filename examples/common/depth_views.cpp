@@ -5,6 +5,7 @@
 #include "mor/core/error.hpp"
 #include "mor/core/printable.hpp"
 #include "mor/core/utf8.hpp"
+#include "mor/core/visible_text.hpp"
 #include "mor/io/depth_ansi.hpp"
 #include "mor/io/file.hpp"
 #include "mor/train/number_text.hpp"
@@ -67,7 +68,7 @@ void DepthText::print(std::ostream& out, ColorChoice color, bool with_prompt) co
   std::vector<Index> counts(static_cast<std::size_t>(num_recursions_), 0);
   mor::Utf8Stream characters;
   auto const show = [&](std::string const& text, int depth) {
-    out << (coloured ? mor::io::ansi_depth(text, depth, num_recursions_) : text);
+    out << (coloured ? mor::io::ansi_depth(text, depth, num_recursions_) : mor::visible_text(text));
   };
   int depth = 0;
   for (auto const& token : texts_) {

@@ -5,7 +5,7 @@
 #include "common/model_folder.hpp"
 #include "mor/core/config_text.hpp"
 #include "mor/core/finite.hpp"
-#include "mor/core/utf8.hpp"
+#include "mor/core/visible_text.hpp"
 #include "mor/io/report_html.hpp"
 
 #include <algorithm>
@@ -299,7 +299,7 @@ void TrainingRun::sample() {
     return !InterruptGuard::requested();
   });
   std::string text = "  | ";
-  for (char const c : mor::to_valid_utf8(bytes)) {
+  for (char const c : mor::visible_text(bytes)) {
     text += c;
     if (c == '\n') text += "  | ";
   }

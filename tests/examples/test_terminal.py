@@ -47,6 +47,13 @@ class Terminal(ProgramTest):
     def test_a_dumb_terminal_gets_no_escapes(self):
         self.assertNotRegex(self.shown(80, self.training("dumb"), TERM="dumb"), "[\x1b\r]")
 
+    def test_samples_cannot_command_the_terminal(self):
+        out = self.folder / "samples"
+        shown = self.succeed("train", "--data", self.data, "--out", out, *TINY, "--context", "64", "--steps", "2",
+                             "--sample-every", "1", "--sample-prompt", "\x1b]0;mine\x07\tthe\nend").decode()
+        self.assertNotRegex(shown, "[\x00-\x08\x0b-\x1f\x7f]")
+        self.assertIn("  | ^[]0;mine^G\tthe\n  | end", shown)
+
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "mor/core/types.hpp"
-#include "mor/core/utf8.hpp"
+#include "mor/core/visible_text.hpp"
 #include "mor/io/html_text.hpp"
 #include "mor/io/palette.hpp"
 
@@ -35,8 +35,7 @@ inline constexpr std::string_view ansi_end = "\x1b[0m";
 }  // namespace detail
 
 /// The text on the colour of its depth. Line breaks stay uncoloured, or terminals would paint to their right edge. What
-/// is not UTF-8 becomes U+FFFD (give whole characters, as Utf8Stream does), and control characters become visible, so
-/// that generated text cannot command the terminal.
+/// is not text becomes visible as in `visible_text`.
 /// @throws mor::error InvalidArgument for a depth outside 0..max_depth
 [[nodiscard]] inline std::string ansi_depth(std::string_view text, int depth, int max_depth) {
   std::string const start = detail::ansi_start(depth, max_depth);
@@ -46,20 +45,9 @@ inline constexpr std::string_view ansi_end = "\x1b[0m";
     if (on != coloured) out += on ? std::string_view(start) : detail::ansi_end;
     coloured = on;
   };
-  std::string const valid = to_valid_utf8(text);
-  for (std::size_t at = 0; at < valid.size();) {
-    Utf8Step const step = decode_utf8(valid, at);
-    char32_t const code = step.code_point;
-    colour(code != '\n');
-    if ((code < 0x20 && code != '\n' && code != '\t') || code == 0x7f) {
-      out += '^';
-      out += static_cast<char>(code ^ 0x40);
-    } else if (code >= 0x80 && code < 0xa0) {
-      out += utf8_replacement;  // C1 controls
-    } else {
-      out.append(valid, at, step.length);
-    }
-    at += step.length;
+  for (char const symbol : visible_text(text)) {
+    colour(symbol != '\n');
+    out += symbol;
   }
   colour(false);
   return out;
