@@ -33,7 +33,7 @@ struct GenerateFlags {
   mor::infer::SamplingParams sampling;
   std::vector<std::string> stop;
   bool depths = false, echo = false, no_prompt = false, ignore_eos = false;
-  std::string color = "always", device = "auto";
+  std::string color = "auto", device = "auto";
   int threads = 0;
 
   [[nodiscard]] bool wants_depths() const { return depths || depths_html || depths_csv; }
@@ -59,7 +59,8 @@ void add_options(CLI::App& app, GenerateFlags& flags) {
   app.add_flag("--echo", flags.echo, "print the prompt too");
   app.add_flag("--depths", flags.depths, "print prompt and text coloured by the recursions that each token took");
   app.add_flag("--no-prompt", flags.no_prompt, "with --depths: without the prompt");
-  app.add_option("--color", flags.color, "of --depths: always | auto | never")->capture_default_str();
+  app.add_option("--color", flags.color, "of --depths: auto (in a terminal, without NO_COLOR) | always | never")
+      ->capture_default_str();
   app.add_option("--depths-html", flags.depths_html, "write a page with the coloured text");
   app.add_option("--depths-csv", flags.depths_csv, "write tokens and depths as a table");
   app.add_option("--device", flags.device, "auto (a GPU where there is one) | cpu | cuda")->capture_default_str();

@@ -2,6 +2,7 @@
 #include "common/depth_views.hpp"
 
 #include "common/model_folder.hpp"
+#include "common/terminal.hpp"
 #include "mor/core/error.hpp"
 #include "mor/core/printable.hpp"
 #include "mor/core/utf8.hpp"
@@ -9,8 +10,6 @@
 #include "mor/io/depth_ansi.hpp"
 #include "mor/io/file.hpp"
 #include "mor/train/number_text.hpp"
-
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -63,7 +62,8 @@ DepthText::DepthText(std::vector<mor::infer::GeneratedToken> const& tokens, mor:
 }
 
 void DepthText::print(std::ostream& out, ColorChoice color, bool with_prompt) const {
-  bool const automatic = ::isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr;
+  char const* const no_color = std::getenv("NO_COLOR");
+  bool const automatic = is_terminal() && (no_color == nullptr || *no_color == '\0');
   bool const coloured = color == ColorChoice::Always || (color == ColorChoice::Auto && automatic);
   std::vector<Index> counts(static_cast<std::size_t>(num_recursions_), 0);
   mor::Utf8Stream characters;

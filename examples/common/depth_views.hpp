@@ -26,7 +26,8 @@ class DepthText {
   DepthText(std::vector<mor::infer::GeneratedToken> const& tokens, mor::io::Tokenizer const& tokenizer,
             std::vector<std::string> const& stop, int num_recursions);
 
-  /// The text and a legend. `Auto` colours where standard output is a terminal and NO_COLOR is not set.
+  /// The text and a legend. `Auto` colours where standard output is a terminal (not a dumb one) and NO_COLOR
+  /// is not set or empty.
   void print(std::ostream& out, ColorChoice color, bool with_prompt) const;
 
   /// One page that needs no other file.

@@ -45,11 +45,13 @@ class GenerateEvaluate(ProgramTest):
 
     def test_depths_are_shown_written_and_the_same_everywhere(self):
         page, table = self.folder / "depths.html", self.folder / "depths.csv"
-        shown = self.generate("--max-tokens", "20", "--depths", "--depths-html", page, "--depths-csv", table).decode()
+        shown = self.generate("--max-tokens", "20", "--depths", "--color", "always", "--depths-html", page,
+                              "--depths-csv", table).decode()
         self.assertIn("\x1b[48;5;", shown)
         self.assertIn("mean depth", shown)
         plain = self.generate("--max-tokens", "20", "--depths", "--color", "never").decode()
         self.assertNotIn("\x1b", plain)
+        self.assertEqual(self.generate("--max-tokens", "20", "--depths").decode(), plain)  # no terminal, no colours
         with open(table, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         self.assertEqual(len(rows), len("the river") + 20)

@@ -47,6 +47,16 @@ class Terminal(ProgramTest):
     def test_a_dumb_terminal_gets_no_escapes(self):
         self.assertNotRegex(self.shown(80, self.training("dumb"), TERM="dumb"), "[\x1b\r]")
 
+    def test_depths_have_colours_where_they_are_wanted(self):
+        generate = command("generate", "--preset", "tiny", "--prompt", "\x1b[2J the", "--max-tokens", "5", "--depths")
+        for coloured, environment, flags in ((True, {}, []), (True, {"NO_COLOR": ""}, []),
+                                             (False, {"NO_COLOR": "1"}, []), (False, {"TERM": "dumb"}, []),
+                                             (False, {}, ["--color", "never"]),
+                                             (True, {"NO_COLOR": "1", "TERM": "dumb"}, ["--color", "always"])):
+            shown = self.shown(80, [*generate, *flags], **{"TERM": "xterm", "NO_COLOR": "", **environment})
+            self.assertEqual("\x1b" in shown, coloured, (environment, flags))
+            self.assertNotIn("\x1b[2J", shown)
+
     def test_samples_cannot_command_the_terminal(self):
         out = self.folder / "samples"
         shown = self.succeed("train", "--data", self.data, "--out", out, *TINY, "--context", "64", "--steps", "2",
