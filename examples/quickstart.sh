@@ -19,6 +19,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=$ROOT/build/quickstart
 DICTIONARY=/usr/share/dictd/jargon.dict.dz
 TOOLS=(g++ cmake make libcli11-dev nlohmann-json3-dev)
+LEAST_BYTES=10000  # of a text: less leaves nothing to hold out
 minutes=3 data='' out='' threads=0 prompt='A hacker is'
 
 die() { echo "quickstart: $*" >&2; exit 2; }
@@ -33,16 +34,33 @@ parse_arguments() {
     esac
     case $1 in
       --minutes) minutes=$2 ;;
-      --data) data=$2 ;;
-      --out) out=$2 ;;
+      --data) data=$2; check_data ;;
+      --out) out=$2; check_out ;;
       --threads) threads=$2 ;;
       --prompt) prompt=$2 ;;
     esac
     shift 2
   done
-  [[ $minutes =~ ^[0-9]+([.][0-9]+)?$ ]] || die "--minutes: expected a number, got '$minutes'"
+  [[ $minutes =~ ^[0-9]+([.][0-9]+)?$ && $minutes =~ [1-9] ]] ||
+    die "--minutes: expected a number above 0, got '$minutes'"
   [[ $threads =~ ^[0-9]+$ ]] || die "--threads: expected a whole number, got '$threads'"
-  [ -z "$data" ] || [ -r "$data" ] || die "--data: cannot read $data"
+  printf %s "$prompt" | iconv -f UTF-8 -t UTF-8 >/dev/null 2>&1 || [ $? -eq 127 ] || die "--prompt: not valid UTF-8"
+}
+
+# What would otherwise be refused after the build.
+check_data() {
+  [ -e "$data" ] || die "--data: no such file: '$data'"
+  [ -f "$data" ] || die "--data: expected a file of text, got $data"
+  [ -r "$data" ] || die "--data: cannot read $data"
+  local bytes
+  bytes=$(wc -c <"$data")
+  [ "$bytes" -ge "$LEAST_BYTES" ] || die "--data: expected at least $LEAST_BYTES bytes of text, got $bytes in $data"
+}
+
+check_out() {
+  [ -n "$out" ] || die "--out: expected a folder, got an empty name"
+  [ ! -e "$out" ] || [ -d "$out" ] || die "--out: $out is there and is not a folder"
+  [ -z "$(ls -A "$out" 2>/dev/null)" ] || die "--out: there are files in $out; give a new folder"
 }
 
 # Prints which of the packages $@ are not installed.
@@ -156,14 +174,14 @@ main() {
   say "Training for $minutes minutes on $(wc -c <"$data") bytes of text"
   "$programs/train" --preset quickstart --data "$data" --out "$out" --minutes "$minutes" --threads "$threads"
 
-  say "Text by the model; the colour is the number of recursions that each token took"
+  say "Text by the model; in a terminal the colour is the number of recursions that each token took"
   "$programs/generate" --model "$out" --prompt "$prompt" --max-tokens 110 --temperature 0.7 --top-p 0.95 --seed 4 \
     --depths --depths-html "$out/depths.html" --threads "$threads"
 
   say "Look at"
   echo "$out/report.html   the training: losses, learning rate, speed, depths"
   echo "$out/depths.html   the text above as a page"
-  echo "and try: $programs/generate --model $out --prompt TEXT --depths"
+  printf 'and try: %q --model %q --prompt TEXT --depths\n' "$programs/generate" "$out"
 }
 
 main "$@"
