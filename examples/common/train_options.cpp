@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <utility>
 
 namespace examples {
@@ -22,6 +23,16 @@ using mor::Index;
 void at_least(char const* option, Index value, Index least) {
   if (value < least) refuse(option, "out of range", "at least " + mor::text_of(least), mor::text_of(value));
 }
+
+void at_most(char const* option, Index value, Index most) {
+  if (value > most) refuse(option, "out of range", "at most " + mor::text_of(most), mor::text_of(value));
+}
+
+// Far beyond what anyone trains, and far enough below 2^63 that sums and products stay in range.
+constexpr Index most_tokens_a_step = Index{1} << 40;
+constexpr Index most_tokens_a_run = Index{1} << 60;
+constexpr double most_minutes = 5e7;  // a century
+constexpr Index most_rows = std::numeric_limits<mor::Row>::max();
 
 /// Makes a path absolute, so that a run can be resumed from another folder. `words` are no paths.
 CLI::Validator whole_path(std::vector<std::string> words = {}) {
@@ -114,17 +125,20 @@ TrainLength resolve_length(TrainFlags const& flags, TrainingDefaults const& defa
   if (given > 1) refuse("--steps, --tokens, --minutes", "more than one length", "one of them", mor::text_of(given));
   if (flags.steps) {
     at_least("--steps", *flags.steps, 1);
+    at_most("--steps", *flags.steps, most_tokens_a_run / tokens_per_step);
     return {flags.steps, {}};
   }
   if (flags.tokens) {
     at_least("--tokens", *flags.tokens, 1);
+    at_most("--tokens", *flags.tokens, most_tokens_a_run);
     return {(*flags.tokens + tokens_per_step - 1) / tokens_per_step, {}};
   }
   if (!flags.minutes && defaults.steps) return {defaults.steps, {}};
   auto const minutes = flags.minutes ? flags.minutes : defaults.minutes;
   if (!minutes) refuse("--steps", "this preset has no length of its own", "--steps, --tokens or --minutes", "none");
-  if (!(std::isfinite(*minutes) && *minutes > 0.0)) {
-    refuse("--minutes", "out of range", "a positive number", mor::text_of(*minutes));
+  if (!(*minutes > 0.0 && *minutes <= most_minutes)) {
+    refuse("--minutes", "out of range", "a positive number, at most " + mor::text_of(most_minutes),
+           mor::text_of(*minutes));
   }
   return {{}, *minutes * 60.0};
 }
@@ -136,10 +150,12 @@ void resolve_batch(TrainFlags const& flags, TrainingDefaults const& defaults, Tr
   plan.batch_size = flags.batch_size.value_or(defaults.batch_size);
   if (flags.batch_tokens) plan.batch_size = std::max<Index>(1, *flags.batch_tokens / plan.context);
   at_least("--batch-size", plan.batch_size, 1);
+  at_most("--batch-size", plan.batch_size, most_rows / plan.context);
   // A micro-batch that the command line made larger than the preset's step is the step.
   bool const given = flags.total_batch.has_value();
   Index const total = flags.total_batch.value_or(std::max(defaults.total_batch, plan.batch_size));
   at_least("--total-batch", total, 1);
+  at_most("--total-batch", total, most_tokens_a_step / plan.context);
   if (total % plan.batch_size != 0 && given) {
     refuse("--total-batch", "not a whole number of micro-batches", "a multiple of " + mor::text_of(plan.batch_size),
            mor::text_of(total));
@@ -163,6 +179,8 @@ void add_train_options(CLI::App& app, TrainFlags& flags) {
 }
 
 TrainPlan make_plan(TrainFlags const& flags, TrainingDefaults const& defaults, Index context) {
+  at_least("--context", context, 1);
+  at_most("--context", context, most_rows);
   at_least("--threads", flags.threads, 0);
   at_least("--keep", flags.keep, 1);
   at_least("--eval-rows", flags.eval_rows, 1);

@@ -45,7 +45,8 @@ class BadInput(ProgramTest):
                           ("evaluate", "--model", self.model, *text),
                           ("evaluate", "--model", self.model, *text, "--json")):
             with open("/dev/full", "wb") as full:
-                done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
+                done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, timeout=120,
+                                      check=False)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(arguments[0].encode() + b": standard output: cannot write\n", done.stderr)
 
@@ -82,8 +83,12 @@ class BadInput(ProgramTest):
         self.refuse_training("--lr", "--lr", "fast")
         self.refuse_training("peak", "--lr", "-1")
         self.refuse_training("--vocab-size", "--vocab-size", "12")
-        self.refuse_training("--sample-prompt: the prompt leaves no room.*less than 16 tokens, got 20", "--sample-prompt",
-                             "a" * 20)
+        self.refuse_training("--sample-prompt: the prompt leaves no room.*less than 16 tokens, got 20",
+                             "--sample-prompt", "a" * 20)
+        most = str(2**63 - 1)
+        for option in ("--steps", "--tokens", "--batch-size", "--total-batch", "--context"):
+            self.refuse_training(f"{option}: out of range .expected at most [0-9]+, got {most}", option, most)
+        self.refuse_training("--minutes: out of range .expected a positive number, at most", "--minutes", "1e300")
         self.refuse("no length of its own", "train", "--data", self.data, "--out", self.folder / "never", "--preset",
                     "small")
 
