@@ -54,6 +54,7 @@ mor::ModelConfig make_config(TrainFlags const& flags, mor::ModelConfig const& ba
 TrainingData load_data(TrainFlags const& flags, RunFolder const& folder, Preset const& preset) {
   TokenizerChoice choice;
   choice.name = flags.tokenizer.value_or(preset.training.tokenizer);
+  choice.given = flags.tokenizer && !flags.resume;
   choice.vocab_size = flags.vocab_size.value_or(preset.model.transformer.vocab_size);
   if (flags.resume && fs::exists(folder.file(tokenizer_file))) choice.existing = folder.file(tokenizer_file);
   if (!choice.existing && flags.init && fs::exists(fs::path(*flags.init) / tokenizer_file)) {
@@ -141,8 +142,8 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   if (finished) {
     std::cout << "done: the model is in " << where << "; try: generate --model " << where << " --prompt TEXT\n";
   } else {
-    std::cout << "stopped after step " << run.step() << ", saved; go on with: " << program << " --out " << where
-              << " --resume\n";
+    std::cout << "stopped after step " << run.step() << ", saved; go on with: " << program << " --out "
+              << where << " --resume\n";
   }
 }
 

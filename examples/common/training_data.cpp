@@ -30,6 +30,19 @@ bool is_shard(fs::path const& path) {
   return magic == mor::train::kUint16Shard.magic || magic == mor::train::kUint32Shard.magic;
 }
 
+/// Refuses a folder of which a shard went missing since it was made.
+void demand_shards(fs::path const& folder, mor::train::PreparationState const& made) {
+  for (bool const validation : {false, true}) {
+    auto const count = static_cast<Index>((validation ? made.validation : made.training).shards.size());
+    for (Index number = 0; number < count; ++number) {
+      auto const path = folder / mor::train::shard_name(validation, number);
+      if (fs::exists(path)) continue;
+      mor::fail(mor::ErrorCode::IoFailure, "a shard of this folder is missing", path.string(),
+                mor::text_of(count) + " of its kind, by " + mor::train::kPreparationFile);
+    }
+  }
+}
+
 /// The files that the command line names; a folder stands for its shards, by name.
 std::vector<fs::path> data_files(std::vector<std::string> const& paths) {
   std::vector<fs::path> files;
@@ -42,10 +55,12 @@ std::vector<fs::path> data_files(std::vector<std::string> const& paths) {
     for (auto const& entry : fs::directory_iterator(name)) {
       if (entry.path().extension() == ".bin") shards.push_back(entry.path());
     }
-    if (auto const made = mor::train::load_preparation(name); made && !made->finished) {
+    auto const made = mor::train::load_preparation(name);
+    if (made && !made->finished) {
       mor::fail(mor::ErrorCode::InvalidArgument, "the shards in this folder are not finished", name,
                 "the same prepare command to go on, or the names of the shards to use", "a prepare that was stopped");
     }
+    if (made) demand_shards(name, *made);
     if (shards.empty()) mor::fail(mor::ErrorCode::InvalidArgument, "the folder has no shards", name, "files *.bin");
     std::sort(shards.begin(), shards.end());
     files.insert(files.end(), shards.begin(), shards.end());
@@ -86,6 +101,10 @@ bool is_validation(fs::path const& shard) {
 TrainingData read_shards(std::vector<fs::path> files, TokenizerChoice const& choice) {
   std::optional<mor::io::Tokenizer> tokenizer;
   bool const named = choice.name != "byte" && choice.name != "bpe";
+  if (choice.given && !named) {
+    mor::fail(mor::ErrorCode::InvalidArgument, "token shards were made by a tokenizer already", "--tokenizer",
+              "its file, or no such option", choice.name);
+  }
   auto const beside = files.front().parent_path() / tokenizer_file;
   if (choice.existing) {
     tokenizer = mor::io::Tokenizer::load(*choice.existing);

@@ -17,6 +17,7 @@ namespace examples {
 /// Which tokenizer a run uses.
 struct TokenizerChoice {
   std::string name;                               ///< "byte", "bpe", or the path of a tokenizer.json
+  bool given = false;                             ///< `name` was asked for, and is not the preset's
   mor::Index vocab_size = 0;                      ///< of a BPE to be trained; of shards without a tokenizer
   std::optional<std::filesystem::path> existing;  ///< of the run's own folder or of --init: used whatever `name` says
 };

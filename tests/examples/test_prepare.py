@@ -161,6 +161,17 @@ class Prepare(ProgramTest):
         self.succeed("train", "--data", *sorted(shards.glob("train_*.bin")), "--out", self.folder / "again", *TINY,
                      "--steps", "1")
 
+    def test_train_refuses_shards_of_which_one_is_missing_and_another_tokenizer(self):
+        shards = self.prepare("holey", "--shard-tokens", "1000")
+        train = ("train", "--data", shards, "--out", self.folder / "from_holey", *TINY, "--steps", "1")
+        for name in ("byte", "bpe"):
+            self.refuse(f"--tokenizer: token shards were made by a tokenizer already.*got {name}", *train,
+                        "--tokenizer", name)
+        self.succeed(*train, "--tokenizer", shards / "tokenizer.json")
+        self.succeed(*train, "--resume")
+        (shards / "train_000001.bin").unlink()
+        self.refuse("holey/train_000001.bin: a shard of this folder is missing", *train, "--overwrite")
+
     def lines(self):
         path = self.folder / "sentences.txt"
         words = text(4000).split()

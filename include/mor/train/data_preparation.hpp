@@ -35,13 +35,6 @@ struct PreparationProgress {
   Index training_tokens = 0, validation_tokens = 0;
 };
 
-/// The name of a shard: `train_000000.bin`, `val_000000.bin` and so on.
-[[nodiscard]] inline std::string shard_name(bool validation, Index number) {
-  std::string digits = std::to_string(number);
-  digits.insert(0, digits.size() < 6 ? 6 - digits.size() : 0, '0');
-  return (validation ? "val_" : "train_") + digits + ".bin";
-}
-
 namespace detail {
 
 /// The pipeline: documents are read in order, encoded in blocks by the workers, and written in order.

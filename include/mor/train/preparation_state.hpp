@@ -22,6 +22,13 @@ namespace mor::train {
 
 inline constexpr char kPreparationFile[] = "prepare.json";
 
+/// The name of a shard: `train_000000.bin`, `val_000000.bin` and so on.
+[[nodiscard]] inline std::string shard_name(bool validation, Index number) {
+  std::string digits = std::to_string(number);
+  digits.insert(0, digits.size() < 6 ? 6 - digits.size() : 0, '0');
+  return (validation ? "val_" : "train_") + digits + ".bin";
+}
+
 /// Where a shard ended, in the middle of a document as a rule.
 struct PreparationPlace {
   Index input = 0;     ///< which file
