@@ -3,6 +3,7 @@
 /// Turns texts into token shards for `train`: `prepare --input FILE... --tokenizer FILE --out DIR`.
 #include "common/command_line.hpp"
 #include "common/interrupt.hpp"
+#include "common/shell_word.hpp"
 #include "common/terminal.hpp"
 #include "mor/io/tokenizer.hpp"
 #include "mor/train/data_preparation.hpp"
@@ -162,7 +163,7 @@ void prepare(PrepareFlags const& flags) {
   }
   print_split("training", state.training);
   print_split("validation", state.validation);
-  std::cout << "the shards are in " << flags.out << "; try: train --data " << flags.out << " --out DIR\n";
+  std::cout << "the shards are in " << flags.out << "; try: train --data " << shell_word(flags.out) << " --out DIR\n";
 }
 
 }  // namespace

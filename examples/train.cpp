@@ -5,6 +5,7 @@
 #include "common/model_folder.hpp"
 #include "common/run_lock.hpp"
 #include "common/settings_file.hpp"
+#include "common/shell_word.hpp"
 #include "common/short_waits.hpp"
 #include "common/startup_table.hpp"
 #include "common/train_options.hpp"
@@ -140,10 +141,11 @@ void train(TrainFlags const& flags, std::string const& settings, std::string con
   bool const finished = run.run();
   std::string const where = folder.root().string();
   if (finished) {
-    std::cout << "done: the model is in " << where << "; try: generate --model " << where << " --prompt TEXT\n";
+    std::cout << "done: the model is in " << where << "; try: generate --model " << shell_word(where)
+              << " --prompt TEXT\n";
   } else {
-    std::cout << "stopped after step " << run.step() << ", saved; go on with: " << program << " --out "
-              << where << " --resume\n";
+    std::cout << "stopped after step " << run.step() << ", saved; go on with: " << shell_word(program) << " --out "
+              << shell_word(where) << " --resume\n";
   }
 }
 

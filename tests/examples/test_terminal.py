@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import termios
@@ -63,6 +64,12 @@ class Terminal(ProgramTest):
                              "--sample-every", "1", "--sample-prompt", "\x1b]0;mine\x07\tthe\nend").decode()
         self.assertNotRegex(shown, "[\x00-\x08\x0b-\x1f\x7f]")
         self.assertIn("  | ^[]0;mine^G\tthe\n  | end", shown)
+
+    def test_commands_to_copy_are_quoted(self):
+        out = self.folder / "it's a run"
+        shown = self.succeed("train", "--data", self.data, "--out", out, *TINY, "--steps", "1").decode()
+        printed = re.search("try: (generate --model .*) --prompt TEXT", shown).group(1)
+        self.assertEqual(shlex.split(printed), ["generate", "--model", str(out)])
 
 
 if __name__ == "__main__":
