@@ -121,7 +121,7 @@ TEST_CASE("the report is one file that loads nothing and shows every chart") {
     REQUIRE(holds(page, std::string("<h2>") + title + "</h2>"));
   }
   REQUIRE(count(page, "class=\"area\"") == 3);
-  REQUIRE(holds(page, "<dt>Steps</dt><dd>200<"));
+  REQUIRE(holds(page, "<dt>Steps</dt><dd>201<"));  // numbered from 0
   REQUIRE(holds(page, "40.0% / 30.0% / 30.0%"));
   REQUIRE(holds(page, "best 3.0350 at step 200"));
   REQUIRE(holds(page, "200 training rows, 20 validation rows"));

@@ -90,7 +90,7 @@ class ReportFacts {
   }
 
   void add_losses() {
-    if (!log_.training.empty()) add("Steps", grouped(log_.training.back().step));
+    if (!log_.training.empty()) add("Steps", grouped(log_.training.back().step + 1));
     std::vector<ChartPoint> const losses = points_of(log_.training, &TrainingRow::loss);
     if (!losses.empty()) {
       add("Training loss", fixed(smoothed(losses).back().y, 4), "smoothed; last step " + fixed(losses.back().y, 4));

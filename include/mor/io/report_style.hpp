@@ -21,7 +21,9 @@ background:var(--card)}
 border-radius:10px;
 min-width:0}
 .wide{grid-column:1/-1}
-@media(max-width:820px){.charts{grid-template-columns:1fr}main{padding:20px 12px}.wide>svg text{font-size:17px!important}}
+@media(max-width:820px){.charts{grid-template-columns:1fr}main{padding:20px 12px}
+.wide svg text{font-size:17px!important}
+.wide>.plot{overflow:auto hidden}.wide>.plot>svg{min-width:700px;touch-action:pan-x pan-y!important}}
 figcaption{display:flex;flex-wrap:wrap;gap:4px 18px;justify-content:space-between;align-items:baseline;
 margin-bottom:6px}
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;list-style:none;margin:0;padding:0;font-size:12.5px;color:var(--muted)}
@@ -29,7 +31,7 @@ margin-bottom:6px}
 vertical-align:middle}
 .key.faint{opacity:.45}
 .key.block{width:11px;height:11px;border-radius:3px;border:1px solid var(--rule)}
-.chart>svg{display:block;width:100%;height:auto;overflow:visible;touch-action:pan-y}
+.plot>svg{display:block;width:100%;height:auto;overflow:visible;touch-action:pan-y}
 svg text{font-size:11.5px;fill:var(--muted)}
 svg .x{text-anchor:middle}
 svg .y{text-anchor:end}

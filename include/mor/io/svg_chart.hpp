@@ -164,10 +164,10 @@ struct ChartData {
                                         std::string const& drawing, std::string const& data) {
   std::string const kind = frame.width > 800 ? "chart wide" : "chart";
   return "<figure class=\"" + kind + "\"><figcaption><h2>" + html_escape(title) + "</h2>" + legend +
-         "</figcaption><svg viewBox=\"0 0 " + coordinate(frame.width) + " " + coordinate(frame.height) +
-         "\" role=\"img\" aria-label=\"" + html_escape(title) + "\">" + drawing + "<line class=\"cross\" y1=\"" +
-         coordinate(frame.top) + "\" y2=\"" + coordinate(frame.bottom) +
-         "\" visibility=\"hidden\"/></svg><div class=\"tip\" hidden></div>" + data + "</figure>\n";
+         "</figcaption><div class=\"plot\"><svg viewBox=\"0 0 " + coordinate(frame.width) + " " +
+         coordinate(frame.height) + "\" role=\"img\" aria-label=\"" + html_escape(title) + "\">" + drawing +
+         "<line class=\"cross\" y1=\"" + coordinate(frame.top) + "\" y2=\"" + coordinate(frame.bottom) +
+         "\" visibility=\"hidden\"/></svg></div><div class=\"tip\" hidden></div>" + data + "</figure>\n";
 }
 
 /// Lines cut at the top of the frame; at its other sides there is room for dots and line ends.
