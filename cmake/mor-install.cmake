@@ -18,5 +18,9 @@ install(FILES
   cmake/mor-targets.cmake
   DESTINATION "${mor_package_dir}")
 
+set(mor_openmp_flags "")
+if(TARGET OpenMP::OpenMP_CXX)
+  set(mor_openmp_flags "${OpenMP_CXX_FLAGS}")  # compiling and linking
+endif()
 configure_file(cmake/mor.pc.in mor.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/mor.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")

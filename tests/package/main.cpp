@@ -5,6 +5,10 @@
 
 #include <cstdio>
 
+#if defined(EXPECT_OPENMP) && !defined(_OPENMP)
+#error "the package forgot the flag without which the library has one thread"
+#endif
+
 int main() {
   mor::ModelConfig config;
   config.num_hidden_layers = 8;

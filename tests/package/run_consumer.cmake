@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds and runs a program that uses the library in one way, as a project of its own.
 # usage: cmake -DWAY=find_package|add_subdirectory|fetch_content|include_path|pkg_config -DMOR_SOURCE_DIR=... -DMOR_BINARY_DIR=...
-#              -DWORK_DIR=... -DCXX=... [-DLAUNCHER=ccache] [-DPKG_CONFIG=...] -P run_consumer.cmake
+#              -DWORK_DIR=... -DCXX=... [-DLAUNCHER=ccache] [-DPKG_CONFIG=...] [-DOPENMP=1] -P run_consumer.cmake
 
 function(run)
   execute_process(COMMAND ${ARGV} RESULT_VARIABLE status)
@@ -40,9 +40,14 @@ elseif(WAY STREQUAL "pkg_config")
   set(ENV{PKG_CONFIG_PATH} "${prefix}/share/pkgconfig")
   run("${PKG_CONFIG}" --exact-version=0.1.0 mor)
   execute_process(COMMAND "${PKG_CONFIG}" --cflags mor OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE)
+  execute_process(COMMAND "${PKG_CONFIG}" --libs mor OUTPUT_VARIABLE libraries OUTPUT_STRIP_TRAILING_WHITESPACE)
   separate_arguments(flags UNIX_COMMAND "${flags}")
+  separate_arguments(libraries UNIX_COMMAND "${libraries}")
+  if(OPENMP)
+    list(APPEND flags -DEXPECT_OPENMP)
+  endif()
   run(${LAUNCHER} "${CXX}" -std=c++20 ${warnings} ${flags} -c "${main}" -o "${WORK_DIR}/main.o")
-  run("${CXX}" "${WORK_DIR}/main.o" -o "${WORK_DIR}/consumer")
+  run("${CXX}" "${WORK_DIR}/main.o" ${libraries} -o "${WORK_DIR}/consumer")
 else()
   run("${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/${WAY}" -B "${WORK_DIR}/build" -G "${GENERATOR}"
     "-DCMAKE_CXX_COMPILER=${CXX}" "-DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER}" "-DCMAKE_PREFIX_PATH=${prefix}"
