@@ -79,16 +79,14 @@ void EngineThread::run() {
 }
 
 void EngineThread::serve() {
-  std::vector<Command> commands;
   for (bool idle = true;;) {
     {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return stopping_ || !idle || !commands_.empty(); });
       if (stopping_) return;
-      std::swap(commands, commands_);
+      std::swap(taken_, commands_);
     }
-    for (auto& command : commands) obey(command);
-    commands.clear();
+    for (; !taken_.empty(); taken_.pop_front()) obey(taken_.front());
     deliver(engine_.step());
     idle = engine_.idle();
     if (idle || Clock::now() - figures_taken_ > figures_interval) publish_figures();
@@ -128,7 +126,7 @@ void EngineThread::deliver(std::span<mor::infer::Event const> events) {
 }
 
 void EngineThread::fail_all(mor::error const& problem) {
-  std::vector<Command> commands;
+  std::deque<Command> commands;
   {
     std::lock_guard const lock(mutex_);
     stopping_ = true;
@@ -138,9 +136,12 @@ void EngineThread::fail_all(mor::error const& problem) {
     leave();
     ticket->tell([&](Ticket& own) { own.news_.failure = problem; });
   };
-  for (auto const& command : commands) {
-    if (!command.cancel) fail(command.ticket);
+  for (auto const* const list : {&taken_, &commands}) {
+    for (auto const& command : *list) {
+      if (!command.cancel) fail(command.ticket);
+    }
   }
+  taken_.clear();
   for (auto const& [id, ticket] : tickets_) fail(ticket);
   tickets_.clear();
 }

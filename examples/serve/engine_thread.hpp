@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -62,12 +63,16 @@ class EngineThread {
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  std::vector<Command> commands_;
+  std::deque<Command> commands_;
   std::vector<EngineFigure> figures_;
   std::exception_ptr failure_;
   bool stopping_ = false;
 
-  std::unordered_map<mor::infer::RequestId, std::shared_ptr<Ticket>> tickets_;  ///< of the thread alone
+  /// @name Of the thread alone
+  /// @{
+  std::deque<Command> taken_;  ///< not yet obeyed; the first may have failed
+  std::unordered_map<mor::infer::RequestId, std::shared_ptr<Ticket>> tickets_;
+  /// @}
   Clock::time_point figures_taken_;
   std::thread thread_;
 };

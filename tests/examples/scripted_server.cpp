@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -20,7 +21,9 @@ using infer::EventKind;
 using infer::FinishReason;
 
 constexpr Index recursions = 3, context = 4096;
-constexpr Token end_token = 256, refused = 254, broken = 255;  ///< a prompt that begins with one of the last two
+/// What a prompt begins with that is refused, breaks a step, or breaks down before the engine has it.
+constexpr Token refused = 254, broken = 255, broken_early = 253;
+constexpr Token end_token = 256;
 
 class ScriptedEngine final : public examples::AnyEngine {
  public:
@@ -29,6 +32,7 @@ class ScriptedEngine final : public examples::AnyEngine {
 
   infer::RequestId submit(infer::Request request) override {
     if (request.prompt.front() == refused) fail(ErrorCode::InvalidArgument, "the script refuses this", "prompt");
+    if (request.prompt.front() == broken_early) throw std::runtime_error("the script breaks down early");
     waiting_.push_back({++last_, std::move(request), 0});
     return last_;
   }

@@ -461,6 +461,16 @@ class Load(unittest.TestCase):
             self.assertIn("the script breaks down", list(running)[-1]["error"]["message"])
         self.assertEqual(server.wait(), (1, "scripted_server: step: the script breaks down\n"))
 
+    def test_an_engine_that_breaks_down_early_leaves_nobody_waiting(self):
+        server = self.serve("--tick-milliseconds", 300)
+        with server.stream(**LONG) as (_, running):
+            next(running)  # while it makes the next token, the others come
+            answers = at_once([lambda: server.ask("POST", TEXT, {"prompt": [253]})] * 6)
+            for status, _, answer in answers:
+                self.assertIn((status, answer["error"]["type"]), ((500, "server_error"), (503, "server_error")))
+            self.assertIn("breaks down early", list(running)[-1]["error"]["message"])
+        self.assertEqual(server.wait(), (1, "scripted_server: the script breaks down early\n"))
+
     def test_an_address_that_is_taken(self):
         server = self.serve()
         with self.assertRaisesRegex(AssertionError, "cannot listen there"):
