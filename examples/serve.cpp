@@ -4,6 +4,7 @@
 #include "common/command_line.hpp"
 #include "common/device_choice.hpp"
 #include "common/model_folder.hpp"
+#include "common/short_waits.hpp"
 #include "common/text_loss.hpp"
 #include "mor/core/config_text.hpp"
 #include "serve/run_server.hpp"
@@ -100,6 +101,7 @@ void serve_model(ServeFlags const& flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  shorten_waits(argv);
   CLI::App app("Serves a model over HTTP, as the OpenAI API does.", "serve");
   ServeFlags flags;
   add_options(app, flags);
