@@ -85,6 +85,7 @@ PreparationOptions make_options(PrepareFlags const& flags, mor::io::Tokenizer co
   if (flags.format != "auto") options.rules.format = mor::train::parse_document_format(flags.format, "--format");
   options.validation_fraction = flags.validation_fraction;
   options.seed = flags.seed;
+  options.overwrite = flags.overwrite;
   options.shard_tokens = flags.shard_tokens;
   auto const begin = tokenizer.begin_tokens();
   auto const end = tokenizer.end_of_text_id();
@@ -149,7 +150,6 @@ void prepare(PrepareFlags const& flags) {
   auto const tokenizer = flags.tokenizer == "byte" ? mor::io::Tokenizer::byte_level()
                                                    : mor::io::Tokenizer::load(flags.tokenizer);
   auto const options = make_options(flags, tokenizer);
-  if (flags.overwrite) mor::train::remove_preparation(options.out);
   InterruptGuard const interrupts;
   ProgressLine line;
   auto const state = mor::train::prepare_data(tokenizer, options, [&](PreparationProgress const& progress) {

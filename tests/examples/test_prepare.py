@@ -215,6 +215,11 @@ class Prepare(ProgramTest):
         bad.write_text('{"text": "a"}\n')
         self.prepare("bad", source=bad)
         done = self.prepare("done")
+        before = contents(done)
+        for flags in (("--threads", "99999"), ("--validation", self.folder / "nowhere"), ("--separator", "")):
+            self.refuse("", *good[:-1], done, "--overwrite", *flags)
+            self.assertEqual(contents(done), before)
+        self.refuse("out: no folder for the shards", *good[:-1], "")
         self.refuse("other settings: seed .expected the same settings, or another folder", *good[:-1], done, "--seed",
                     "2")
         self.succeed(*good[:-1], done, "--seed", "2", "--overwrite")

@@ -322,6 +322,7 @@ inline void remove_preparation(std::filesystem::path const& folder) {
     std::function<bool(PreparationProgress const&)> const& on_progress) {
   detail::check_preparation(options);
   auto const settings = detail::preparation_settings(tokenizer, options);
+  if (options.overwrite) remove_preparation(options.out);
   std::filesystem::create_directories(options.out);
   auto found = load_preparation(options.out);
   if (!found) detail::demand_own_folder(options.out);

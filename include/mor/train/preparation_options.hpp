@@ -34,6 +34,7 @@ struct PreparationOptions {
   std::vector<Token> begin, end;     ///< tokens before and after every document
   io::SpecialInput special = io::SpecialInput::PlainText;
   int threads = 1;
+  bool overwrite = false;  ///< first delete what an earlier preparation made in `out`; not before all else is checked
 };
 
 namespace detail {
@@ -82,6 +83,7 @@ inline void check_preparation(PreparationOptions const& options) {
     fail(ErrorCode::InvalidArgument, what, where, expected, std::move(got));
   };
   options.rules.check();
+  if (options.out.empty()) refuse("no folder for the shards", "out", "a name", "an empty one");
   if (options.inputs.empty()) refuse("no texts", "inputs", "at least one file", "none");
   if (options.shard_tokens < 1 || options.shard_tokens > 2147483647) {
     refuse("out of range", "shard tokens", "1 to 2147483647", text_of(options.shard_tokens));
