@@ -52,6 +52,7 @@ box-shadow:0 4px 16px rgb(0 0 0/.14);padding:6px 10px;font-size:12.5px;white-spa
 .tip span{display:flex;gap:6px;align-items:center}
 .tip em{margin-left:auto;padding-left:14px;font-style:normal;font-weight:600}
 .tip .key{margin:0}
+@media(max-width:480px){.plot>svg text{font-size:15px}}
 @media print{.chart{break-inside:avoid}}
 )css";
 
