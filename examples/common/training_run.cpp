@@ -126,6 +126,7 @@ bool TrainingRun::run() {
     bool const overdue = clock_->seconds() - saved_at_ > longest_without_saving && !flags_.save_every;
     if (save_every_.due(state_.step, progress) || overdue) save();
   }
+  line_.clear();
   bool const finished = clock_->finished(state_.step);
   if (finished && validated_step_ != state_.step) validate();
   if (saved_step_ != state_.step) save();
