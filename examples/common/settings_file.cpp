@@ -180,7 +180,7 @@ std::string SettingsFormat::to_config(CLI::App const* app, bool, bool, std::stri
 std::vector<CLI::ConfigItem> SettingsFormat::from_config(std::istream& input) const {
   std::string const text{std::istreambuf_iterator<char>(input), std::istreambuf_iterator<char>()};
   SettingsReader reader(text, app_.get_config_ptr()->as<std::string>());
-  std::vector<CLI::ConfigItem> items;
+  std::vector<CLI::ConfigItem> found;
   while (reader.next()) {
     CLI::ConfigItem item;
     item.name = reader.key();
@@ -190,12 +190,12 @@ std::vector<CLI::ConfigItem> SettingsFormat::from_config(std::istream& input) co
                     mor::printable(item.name));
     }
     bool const again =
-        std::any_of(items.begin(), items.end(), [&](CLI::ConfigItem const& other) { return other.name == item.name; });
+        std::any_of(found.begin(), found.end(), [&](CLI::ConfigItem const& other) { return other.name == item.name; });
     if (again) reader.refuse("a setting that is there twice", "each once", mor::printable(item.name));
     item.inputs = reader.values();
-    items.push_back(std::move(item));
+    found.push_back(std::move(item));
   }
-  return items;
+  return found;
 }
 
 }  // namespace examples
