@@ -51,9 +51,11 @@ struct Case {
 };
 
 template <class T, class Arch>
-void check_step(Index rows, Index cols, Index padding, bool aux) {
+void check_step(Index rows, Index cols, Index padding, bool aux, bool entry) {
+  CAPTURE(rows, cols, padding, aux, entry);
   test::Device device;
   Case<T> c(device, rows, cols, padding, aux);
+  if (entry) c.step.entry = c.step.deciders.vectors[2];  // a vector of its own
   test::DeviceRows const cells(device, c.cells), depths(device, c.depths);
   auto hidden = c.hidden, gate = c.gate;
   std::vector<double> scores;
@@ -62,6 +64,7 @@ void check_step(Index rows, Index cols, Index padding, bool aux) {
     Index const cell = c.cells[row];
     Index const which = std::min<Index>(c.depths[row], 2);
     double* const h = &hidden[static_cast<std::size_t>(cell * cols)];
+    if (entry && c.depths[row] == 0) gate[static_cast<std::size_t>(cell)] = 0.1 / (1.0 + std::exp(-c.dot(c.deciders, 2, h)));
     for (Index k = 0; k < cols; ++k) h[k] += gate[static_cast<std::size_t>(cell)] * c.y[static_cast<std::size_t>(i * cols + k)];
     auto const stored = test::rounded<T>(std::vector<double>(h, h + cols));
     double const logit = c.dot(c.routers, which, stored.data());
@@ -82,26 +85,14 @@ void check_step(Index rows, Index cols, Index padding, bool aux) {
 TEST_CASE("an expert's step updates every row at its own depth and scores it with its own router", "[cuda]") {
   for (Index const rows : {1, 5, 67}) {
     for (bool const aux : {false, true}) {
-      check_step<bfloat16, cuda::Sm90>(rows, 960, 0, aux);
-      check_step<bfloat16, cuda::Sm80>(rows, 33, 3, aux);
-      check_step<float, cuda::Sm90>(rows, 96, 4, aux);
+      for (bool const entry : {false, true}) {
+        check_step<bfloat16, cuda::Sm90>(rows, 960, 0, aux, entry);
+        check_step<bfloat16, cuda::Sm90>(rows, 1400, 0, aux, entry);
+        check_step<bfloat16, cuda::Sm80>(rows, 33, 3, aux, entry);
+        check_step<float, cuda::Sm90>(rows, 96, 4, aux, entry);
+      }
     }
   }
-}
-
-TEST_CASE("an expert's entry writes the gate of the first recursion", "[cuda]") {
-  test::Device device;
-  Case<bfloat16> c(device, 19, 576, 0, false);
-  c.step.routers.count = 1;
-  test::DeviceRows const cells(device, c.cells);
-  auto gate = c.gate;
-  for (Index i = 0; i < c.rows; ++i) {
-    double const logit = c.dot(c.routers, 0, &c.y[static_cast<std::size_t>(i * c.cols)]);
-    gate[static_cast<std::size_t>(c.cells[static_cast<std::size_t>(i)])] = 0.1 / (1.0 + std::exp(-logit));
-  }
-  cuda::expert_enter<cuda::Sm90>(device.context(), c.step, c.device_y.read(), cells.read(), c.device_gate.span());
-  device.synchronize();
-  CHECK(test::relative_error(c.device_gate.values(), gate) < 1e-4);
 }
 
 TEST_CASE("an expert's step gives a row the same bits alone and among others", "[cuda]") {

@@ -108,6 +108,7 @@ template <class Scalar>
 struct ExpertStep {
   RouterVectors<Scalar> routers;  ///< of the recursions that a row may take next
   RouterVectors<Scalar> deciders;  ///< where not empty: auxiliary routers, which decide in their place
+  Scalar const* entry = nullptr;  ///< router of the first recursion: the gate of a row at depth 0 comes from it; null: from `gate` too
   double scale = 1.0;             ///< 1 / temperature
   RouterActivation activation = RouterActivation::Sigmoid;
   double alpha = 0.1;
@@ -118,11 +119,10 @@ struct ExpertStep {
 /// expert_step(step, y [N, D], cells, depths, hidden, gate, scores): hidden[c] += gate[c] * y[i], then with the router
 /// depths[i]: z = scale <hidden[c], router>, gate[c] = alpha * act(z), scores[i] = z, or the decider's; c = cells[i]. Without
 /// routers only the first part.
-/// expert_enter(step, x [N, D], cells, gate): gate[c] = alpha * act(scale <x[i], routers[0]>).
+/// With `entry` and at depth 0 gate[c] = alpha * act(scale <hidden[c], entry>) before all that.
 template <class B>
 concept FusesExpertChoice = requires(detail::VerbArguments<B> a, B& b, ExpertStep<typename B::scalar_type> const& step) {
   b.expert_step(step, a.x, a.rows, a.rows, a.out, a.reals_out, a.reals_out);
-  b.expert_enter(step, a.x, a.rows, a.reals_out);
 };
 
 /// Rows of a table: row i is row rows[i] of it, or row i where `rows` is empty.

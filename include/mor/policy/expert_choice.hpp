@@ -142,7 +142,7 @@ class ExpertChoice : public RouterBase {
                    View<typename B::scalar_type> x, ServingBank<B> const& bank) const {
     using Real = typename B::real_type;
     if constexpr (FusesExpertChoice<B> && std::is_same_v<Network, ConfiguredNetwork>) {
-      if (auto const step = fused_step(context, state, 0, 1)) return context.backend.expert_enter(*step, x, rows.cells, bank.gate);
+      if (fused_step(context, state)) return;  // the first step finds it
     }
     if (options_.gating != Gating::Weighted) {
       auto const ones = context.backend.arena().template allocate<Real>(x.rows);
@@ -168,7 +168,7 @@ class ExpertChoice : public RouterBase {
            "threshold or full_depth", "aux_router");
     }
     if constexpr (FusesExpertChoice<B> && std::is_same_v<Network, ConfiguredNetwork>) {
-      if (auto const step = fused_step(context, state, 1, options_.num_recursions)) {
+      if (auto const step = fused_step(context, state)) {
         return b.expert_step(*step, y, rows.cells, rows.depths, bank.hidden, bank.gate, scores);
       }
     }
@@ -198,25 +198,26 @@ class ExpertChoice : public RouterBase {
     context.backend.arena().release(mark);
   }
 
-  /// The step in one pass, where every router of the recursions [first, end) is a vector.
+  /// The step in one pass, where every router is a vector.
   template <class B, class S>
-  std::optional<ExpertStep<typename B::scalar_type>> fused_step(RouterContext<B>& context, S const& state, Index first,
-                                                                Index end) const {
+  std::optional<ExpertStep<typename B::scalar_type>> fused_step(RouterContext<B>& context, S const& state) const {
     ExpertStep<typename B::scalar_type> step;
     bool const aux = context.mode == RoutingMode::AuxRouter && has_aux_router();
-    if (options_.router_network != RouterNetwork::Linear || end - first > step.routers.kMost) return {};
-    for (Index r = first; r < end; ++r) {
-      auto const& now = state.steps[static_cast<std::size_t>(r)];
-      auto const at = static_cast<std::size_t>(r - first);
+    Index const next = options_.num_recursions - 1;  // recursions that a row may take after its first one
+    if (options_.router_network != RouterNetwork::Linear || next > step.routers.kMost) return {};
+    for (Index r = 0; r < next; ++r) {
+      auto const at = static_cast<std::size_t>(r);
+      auto const& now = state.steps[at + 1];
       step.routers.vectors[at] = context.parameters.weight(now.router.first).data;
       if (aux) step.deciders.vectors[at] = context.parameters.weight(now.aux.first).data;
     }
-    step.routers.count = end - first;
-    step.deciders.count = aux ? end - first : 0;
+    step.routers.count = next;
+    step.deciders.count = aux ? next : 0;
     step.scale = 1.0 / context.recursion.temperature;
     step.activation = gate_activation();
     step.alpha = gate_scale();
     step.weighted = options_.gating == Gating::Weighted;
+    if (step.weighted) step.entry = context.parameters.weight(state.steps.front().router.first).data;
     return step;
   }
 

@@ -105,9 +105,6 @@ class ServingVerbs : public detail::LaunchFusions<T, Arch> {
                    RealResults scores) {
     cuda::expert_step<Arch>(verb("expert_step"), step, y, cells, depths, hidden, gate, scores);
   }
-  void expert_enter(ExpertStep<T> const& step, In x, Rows cells, RealResults gate) {
-    cuda::expert_enter<Arch>(verb("expert_enter"), step, x, cells, gate);
-  }
   /// @}
 
   /// @name Tables

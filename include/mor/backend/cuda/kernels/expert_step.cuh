@@ -20,16 +20,16 @@ struct RouterTable {
   static constexpr int kMost = 16;
   T const* routers[kMost];
   T const* deciders[kMost];  ///< null: the router decides
+  T const* entry;            ///< of recursion 0; null: gates of all rows are there
   int count;
   float scale, alpha;
   RouterActivation activation;
   bool weighted;
 
-  void note_to(auto& log) const { log.note(routers, deciders, count, scale, alpha, activation, weighted); }
+  void note_to(auto& log) const { log.note(routers, deciders, entry, count, scale, alpha, activation, weighted); }
 };
 
-/// `Joins`: y is the block's output and joins the stream; else it is the stream of rows that enter.
-template <class Arch, class T, int Width, int Threads, bool Joins>
+template <class Arch, class T, int Width, int Threads>
 __global__ void __launch_bounds__(Threads)
     expert_step_kernel(RouterTable<T> const table, View<T const> const y, Row const* const cells, Row const* const depths,
                        View<T> const hidden, float* const gate, float* const scores) {
@@ -38,21 +38,30 @@ __global__ void __launch_bounds__(Threads)
   __shared__ float shared[Threads / kWarpSize];
   Index const i = blockIdx.x;
   Index const cell = cells[i];
-  float const factor = Joins && table.weighted ? gate[cell] : 1.0F;
-  int const which = Joins ? min(depths[i], table.count - 1) : 0;
+  int const depth = depths[i], which = min(depth, table.count - 1);
+  float factor = 1.0F;
+  if (table.weighted && table.entry != nullptr && depth == 0) {
+    float entry = 0.0F;
+    for (Index col = Index{threadIdx.x} * Width; col < y.cols; col += Index{Threads} * Width) {
+      auto const x = load_lanes<Width>(hidden.row(cell) + col), weights = load_lanes<Width>(table.entry + col);
+#pragma unroll
+      for (int e = 0; e < Width; ++e) entry = fmaf(x.value[e], weights.value[e], entry);
+    }
+    factor = math::router_gate(table.activation, table.alpha, table.scale * block_sum<Threads>(entry, shared));
+  } else if (table.weighted) {
+    factor = gate[cell];
+  }
   T const* const router = table.count > 0 ? table.routers[which] : nullptr;
   T const* const decider = table.count > 0 ? table.deciders[which] : nullptr;
   float sum = 0.0F, decision = 0.0F;
   for (Index col = Index{threadIdx.x} * Width; col < y.cols; col += Index{Threads} * Width) {
     auto x = load_lanes<Width>(y.row(i) + col);
-    if constexpr (Joins) {
-      auto const before = load_lanes<Width>(hidden.row(cell) + col);
+    auto const before = load_lanes<Width>(hidden.row(cell) + col);
 #pragma unroll
-      for (int e = 0; e < Width; ++e) {  // rounded before the router reads it, as the stream is
-        x.value[e] = static_cast<float>(narrow<T>(fmaf(factor, x.value[e], before.value[e])));
-      }
-      store_lanes(hidden.row(cell) + col, x.value);
+    for (int e = 0; e < Width; ++e) {  // rounded before the router reads it, as the stream is
+      x.value[e] = static_cast<float>(narrow<T>(fmaf(factor, x.value[e], before.value[e])));
     }
+    store_lanes(hidden.row(cell) + col, x.value);
     if (router == nullptr) continue;
     auto const weights = load_lanes<Width>(router + col);
 #pragma unroll
@@ -66,7 +75,7 @@ __global__ void __launch_bounds__(Threads)
   float const decided = decider != nullptr ? table.scale * block_sum<Threads>(decision, shared) : logit;
   if (threadIdx.x != 0) return;
   if (table.weighted && router != nullptr) gate[cell] = math::router_gate(table.activation, table.alpha, logit);
-  if constexpr (Joins) scores[i] = decided;
+  scores[i] = decided;
 }
 
 }  // namespace mor::cuda

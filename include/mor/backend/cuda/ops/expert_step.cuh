@@ -27,6 +27,7 @@ template <class T>
     table.deciders[r] = step.deciders.count > 0 ? step.deciders.vectors[at] : nullptr;
   }
   table.count = static_cast<int>(step.routers.count);
+  table.entry = step.entry;
   table.scale = static_cast<float>(step.scale);
   table.alpha = static_cast<float>(step.alpha);
   table.activation = step.activation;
@@ -36,27 +37,12 @@ template <class T>
 
 template <class T>
 [[nodiscard]] inline bool vectors_pack(RouterTable<T> const& table) {
+  if (reinterpret_cast<std::uintptr_t>(table.entry) % 16 != 0) return false;
   for (int r = 0; r < table.count; ++r) {
     if (reinterpret_cast<std::uintptr_t>(table.routers[r]) % 16 != 0) return false;
     if (table.deciders[r] != nullptr && reinterpret_cast<std::uintptr_t>(table.deciders[r]) % 16 != 0) return false;
   }
   return true;
-}
-
-template <class Arch, class T, bool Joins>
-inline void launch_expert_step(Context const& context, char const* verb, RouterTable<T> const& table, View<T const> y,
-                               Row const* cells, Row const* depths, View<T> hidden, float* gate, float* scores) {
-  constexpr int threads = 128;  // one pack each for rows of up to 1024
-  LaunchShape shape{dim3(static_cast<unsigned>(y.rows)), threads};
-  shape.overlaps = Arch::capability >= 90;
-  bool const packs = vectors_pack(table) && can_pack(y) && (!Joins || can_pack(View<T const>(hidden)));
-  if (packs) {
-    launch(context, verb, shape, &expert_step_kernel<Arch, T, kPackSize<T>, threads, Joins>, table, y, cells, depths, hidden,
-           gate, scores);
-  } else {
-    launch(context, verb, shape, &expert_step_kernel<Arch, T, 1, threads, Joins>, table, y, cells, depths, hidden, gate,
-           scores);
-  }
 }
 
 }  // namespace detail
@@ -66,16 +52,13 @@ template <class Arch, class T>
 inline void expert_step(Context const& context, ExpertStep<T> const& step, View<T const> y, std::span<Row const> cells,
                         std::span<Row const> depths, View<T> hidden, std::span<float> gate, std::span<float> scores) {
   if (y.empty()) return;
-  detail::launch_expert_step<Arch, T, true>(context, "expert_step", detail::router_table(step), y, cells.data(), depths.data(),
-                                            hidden, gate.data(), scores.data());
-}
-
-template <class Arch, class T>
-inline void expert_enter(Context const& context, ExpertStep<T> const& step, View<T const> x, std::span<Row const> cells,
-                         std::span<float> gate) {
-  if (x.empty()) return;
-  detail::launch_expert_step<Arch, T, false>(context, "expert_enter", detail::router_table(step), x, cells.data(), nullptr,
-                                             View<T>{}, gate.data(), nullptr);
+  constexpr int threads = 128;  // one pack each for rows of up to 1024
+  LaunchShape shape{dim3(static_cast<unsigned>(y.rows)), threads};
+  shape.overlaps = Arch::capability >= 90;
+  auto const table = detail::router_table(step);
+  bool const packs = detail::vectors_pack(table) && can_pack(y) && can_pack(View<T const>(hidden));
+  auto* const kernel = packs ? &expert_step_kernel<Arch, T, kPackSize<T>, threads> : &expert_step_kernel<Arch, T, 1, threads>;
+  launch(context, "expert_step", shape, kernel, table, y, cells.data(), depths.data(), hidden, gate.data(), scores.data());
 }
 
 }  // namespace mor::cuda
