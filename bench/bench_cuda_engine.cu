@@ -6,7 +6,6 @@
 // slots as a budget of key storage holds. Vanilla has 32 layers, and 34 for MoR-4, which unrolls to as many.
 #include "support/engine_benchmark.hpp"
 #include "support/gpu_measure.cuh"
-#include "support/paper_style.hpp"
 
 #include "mor/mor.cuh"
 
@@ -42,13 +41,13 @@ void add_slots(benchmark::internal::Benchmark* b, Index model, std::initializer_
 }
 void vanilla_sizes(benchmark::internal::Benchmark* b) {
   bench::engine_arguments(b, "layers");
-  add_slots(b, 32, {1, 8, 32, 128, 512}, 0);
+  add_slots(b, 32, {1, 8, 32, 64, 128, 512}, 0);
   add_slots(b, 34, {1, 32, 512}, 0);
 }
 void tick_sizes(benchmark::internal::Benchmark* b) {
   bench::engine_arguments(b, "recursions");
   add_slots(b, 2, {1, 32, 42, 128, 512}, 1);
-  add_slots(b, 3, {1, 8, 32, 48, 128, 512}, 1);
+  add_slots(b, 3, {1, 8, 32, 48, 64, 128, 512}, 1);
   add_slots(b, 4, {1, 32, 51, 128, 512}, 1);
   for (Index const recursions : {2, 3, 4}) add_slots(b, recursions, {32}, 0);
 }
@@ -69,16 +68,10 @@ void long_prompt_sizes(benchmark::internal::Benchmark* b, char const* name, Inde
 void vanilla_long_prompts(benchmark::internal::Benchmark* b) { long_prompt_sizes(b, "layers", 32, 0); }
 void mixture_long_prompts(benchmark::internal::Benchmark* b) { long_prompt_sizes(b, "recursions", 3, 1); }
 
-/// Two batches of texts: most steps have a full batch.
-void vanilla_paper_style(benchmark::internal::Benchmark* b) {
-  bench::engine_arguments(b, "layers");
-  for (Index const layers : {32, 34}) b->Args({layers, 32, 64, prompt, tokens, 0});
-}
-void mixture_paper_style(benchmark::internal::Benchmark* b) {
-  bench::engine_arguments(b, "recursions");
-  for (auto const& [recursions, batch] : {std::pair<Index, Index>{2, 42}, {3, 48}, {4, 51}}) {
-    for (Index const slots : {Index{32}, batch}) b->Args({recursions, slots, 2 * slots, prompt, tokens, 0});
-  }
+/// The published batches: of vanilla, and of as many rows as have its key storage.
+void full_batch_sizes(benchmark::internal::Benchmark* b) {
+  bench::engine_arguments(b, "recursions", "batch");
+  for (auto const& [recursions, batch] : {std::pair<Index, Index>{2, 42}, {3, 48}, {4, 51}}) add_slots(b, recursions, {32, batch}, 1);
 }
 
 /// Of an H100's 80 GB: a part, and what weights, logits and activations leave.
@@ -105,13 +98,12 @@ BENCHMARK(vanilla)->Apply(vanilla_sizes);
 BENCHMARK(mixture_with<infer::TickScheduler>)->Name("tick")->Apply(tick_sizes);
 BENCHMARK(eight_ticks)->Apply(eight_ticks_sizes);  // in one launch, without the host
 BENCHMARK(mixture_with<infer::LazyTickScheduler>)->Name("lazy_tick")->Apply(scheduler_sizes);
+BENCHMARK(bench::full_batch<Program, Mixture>)->Name("full_batch")->Apply(full_batch_sizes);
 BENCHMARK(mixture_with<infer::HomogeneousScheduler>)->Name("homogeneous")->Apply(scheduler_sizes);
 BENCHMARK(mixture_with<infer::NoRefillScheduler>)->Name("no_refill")->Apply(scheduler_sizes);
 BENCHMARK(mixture_with<infer::FullDepthScheduler>)->Name("full_depth")->Apply(full_depth_sizes);
 BENCHMARK(vanilla)->Name("vanilla_long_prompt")->Apply(vanilla_long_prompts);
 BENCHMARK(mixture_with<infer::TickScheduler>)->Name("tick_long_prompt")->Apply(mixture_long_prompts);
-BENCHMARK(bench::paper_style<Program, Vanilla>)->Name("vanilla_paper_style")->Apply(vanilla_paper_style);
-BENCHMARK(bench::paper_style<Program, Mixture>)->Name("tick_paper_style")->Apply(mixture_paper_style);
 BENCHMARK(full_memory<Vanilla>)->Name("vanilla_full_memory")->Apply(vanilla_budgets);
 BENCHMARK(full_memory<Mixture>)->Name("tick_full_memory")->Apply(mixture_budgets);
 

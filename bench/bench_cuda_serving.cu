@@ -104,26 +104,31 @@ void measure_calls(benchmark::State& state, Serving const& serving, F const& cal
 
 void start_recursion(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Ready);
-  measure_calls(state, s, [&](ServingTables const& t) { s.gpu.backend().start_recursion(t, false, s.rows()); });
+  measure_calls(state, s, [&](ServingTables const& t) { s.gpu.backend().start_recursion(t, {}, s.rows()); });
 }
 void start_recursion_of_one_depth(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Ready);
-  measure_calls(state, s, [&](ServingTables const& t) { s.gpu.backend().start_recursion(t, true, s.rows()); });
+  measure_calls(state, s, [&](ServingTables const& t) { s.gpu.backend().start_recursion(t, {.one_depth = true}, s.rows()); });
+}
+void start_recursion_in_turns(benchmark::State& state) {
+  Serving const s(*Gpu::instance(), state, CellStatus::Ready);
+  TickRule const rule{.most_rows = s.shape.slots / 2};
+  measure_calls(state, s, [&](ServingTables const& t) { s.gpu.backend().start_recursion(t, rule, s.rows()); });
 }
 void finish_recursion(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Ready);
-  s.gpu.backend().start_recursion(s.tables(0), false, s.rows());
+  s.gpu.backend().start_recursion(s.tables(0), {}, s.rows());
   measure_calls(state, s, [&](ServingTables const& t) {
     s.gpu.backend().finish_recursion(t, s.rows(), s.scores.span(), s.report());
   });
 }
 void collect_finished(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Finished);
-  measure_calls(state, s, [&](ServingTables const& t) { s.gpu.backend().collect_finished(t, s.rows(), s.sampled()); });
+  measure_calls(state, s, [&](ServingTables const& t) { s.gpu.backend().collect_finished(t, {}, s.report(), s.rows(), s.sampled()); });
 }
 void commit_samples(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Finished);
-  s.gpu.backend().collect_finished(s.tables(0), s.rows(), s.sampled());
+  s.gpu.backend().collect_finished(s.tables(0), {}, s.report(), s.rows(), s.sampled());
   measure_calls(state, s, [&](ServingTables const& t) {
     s.gpu.backend().commit_samples(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report());
   });
@@ -135,14 +140,14 @@ void collect_entering(benchmark::State& state) {
 }
 void finish_and_collect(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Ready);
-  s.gpu.backend().start_recursion(s.tables(0), false, s.rows());
+  s.gpu.backend().start_recursion(s.tables(0), {}, s.rows());
   measure_calls(state, s, [&](ServingTables const& t) {
     s.gpu.backend().finish_and_collect(t, s.rows(), s.scores.span(), s.report(), s.rows(), s.sampled());
   });
 }
 void commit_and_collect(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Finished);
-  s.gpu.backend().collect_finished(s.tables(0), s.rows(), s.sampled());
+  s.gpu.backend().collect_finished(s.tables(0), {}, s.report(), s.rows(), s.sampled());
   measure_calls(state, s, [&](ServingTables const& t) {
     s.gpu.backend().commit_and_collect(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report(), s.rows(), s.tokens());
   });
@@ -163,7 +168,7 @@ void replay(benchmark::State& state) {
 /// The verbs of a tick that keep its tables.
 void control(Serving const& s, ServingTables const& t) {
   auto& b = s.gpu.backend();
-  b.start_recursion(t, false, s.rows());
+  b.start_recursion(t, {}, s.rows());
   b.finish_and_collect(t, s.rows(), s.scores.span(), s.report(), s.rows(), s.sampled());
   b.commit_and_collect(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report(), s.rows(), s.tokens());
 }
@@ -250,6 +255,7 @@ void loop_sizes(benchmark::internal::Benchmark* b) {
 
 BENCHMARK(start_recursion)->Apply(sizes);
 BENCHMARK(start_recursion_of_one_depth)->Apply(sizes);
+BENCHMARK(start_recursion_in_turns)->Apply(sizes);
 BENCHMARK(finish_recursion)->Apply(sizes);
 BENCHMARK(collect_finished)->Apply(sizes);
 BENCHMARK(commit_samples)->Apply(sizes);

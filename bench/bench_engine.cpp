@@ -4,7 +4,6 @@
 // published measurements.
 #include "support/engine_benchmark.hpp"
 #include "support/machine_peak.hpp"
-#include "support/paper_style.hpp"
 
 #include "mor/backend/host/backend.hpp"
 
@@ -49,12 +48,7 @@ void all_models(benchmark::internal::Benchmark* b) {
 void one_model(benchmark::internal::Benchmark* b) { add_slots(bench::engine_arguments(b, "recursions"), 3, {8, 32}, 1); }
 void one_model_in_full(benchmark::internal::Benchmark* b) { add_slots(bench::engine_arguments(b, "recursions"), 3, {8, 32}, 0); }
 
-void paper_style_sizes(benchmark::internal::Benchmark* b, char const* name, std::initializer_list<Index> models) {
-  bench::engine_arguments(b, name);
-  for (Index const model : models) b->Args({model, 8, 16, 1, 32, 0});
-}
-void vanilla_paper_style(benchmark::internal::Benchmark* b) { paper_style_sizes(b, "layers", {8, 10}); }
-void mixture_paper_style(benchmark::internal::Benchmark* b) { paper_style_sizes(b, "recursions", {2, 3, 4}); }
+void full_batch_sizes(benchmark::internal::Benchmark* b) { add_slots(bench::engine_arguments(b, "recursions", "batch"), 3, {8, 32}, 1); }
 
 void vanilla(benchmark::State& state) { bench::engine<Program, Vanilla, infer::TickScheduler>(state); }
 template <class Scheduler>
@@ -65,10 +59,9 @@ void mixture_with(benchmark::State& state) {
 BENCHMARK(vanilla)->Apply(vanilla_sizes);
 BENCHMARK(mixture_with<infer::TickScheduler>)->Name("tick")->Apply(all_models);
 BENCHMARK(mixture_with<infer::LazyTickScheduler>)->Name("lazy_tick")->Apply(one_model);
+BENCHMARK(bench::full_batch<Program, Mixture>)->Name("full_batch")->Apply(full_batch_sizes);
 BENCHMARK(mixture_with<infer::HomogeneousScheduler>)->Name("homogeneous")->Apply(one_model);
 BENCHMARK(mixture_with<infer::NoRefillScheduler>)->Name("no_refill")->Apply(one_model);
 BENCHMARK(mixture_with<infer::FullDepthScheduler>)->Name("full_depth")->Apply(one_model_in_full);
-BENCHMARK(bench::paper_style<Program, Vanilla>)->Name("vanilla_paper_style")->Apply(vanilla_paper_style);
-BENCHMARK(bench::paper_style<Program, Mixture>)->Name("tick_paper_style")->Apply(mixture_paper_style);
 
 }  // namespace

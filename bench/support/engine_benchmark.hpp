@@ -34,17 +34,18 @@ using MixtureOn = RecursiveTransformer<ExpertChoice<>, RecursionWiseCache, Middl
 struct EngineCase {
   Index model = 1;        ///< layers of vanilla; recursions of MoR
   Index slots = 32;
+  Index batch = 32;       ///< rows of a launch; all slots but with `FullBatchScheduler`
   Index cache_bytes = 0;  ///< 0: what every slot can need
   Index ticks_per_launch = 1;
   WorkloadShape shape;
   bool calibrated = true;  ///< the threshold is the calibrated one; else 0, as the router was trained
 };
 
-/// A scheduler for so many slots. A lazy coda waits for half of them, but for no more rows than make products of the coda
-/// efficient.
+/// A lazy coda waits for half of the slots, but for no more rows than make products of the coda efficient.
 template <class Scheduler>
-[[nodiscard]] Scheduler scheduler_for(Index slots) {
-  if constexpr (requires(Scheduler scheduler) { scheduler.minimum; }) return {std::clamp<Index>(slots / 2, 1, 200)};
+[[nodiscard]] Scheduler scheduler_for(EngineCase const& test) {
+  if constexpr (requires(Scheduler scheduler) { scheduler.minimum; }) return {std::clamp<Index>(test.slots / 2, 1, 200)};
+  if constexpr (requires(Scheduler scheduler) { scheduler.rows; }) return {test.batch};
   return {};
 }
 
@@ -76,7 +77,7 @@ template <class Program, class Model>
   at->second = calibrate_depth(capacity_depth(model.config().recursion), [&](double threshold) {
     run.shape.threshold = threshold;
     auto const requests = make_workload(run.shape, model.config().transformer.vocab_size);
-    return serve(engine, model, requests, run.slots, 1.0, [] { return 0.0; }).mean_depth;
+    return serve(engine, model, requests, run.slots, run.slots, 1.0, [] { return 0.0; }).mean_depth;
   });
   return at->second;
 }
@@ -89,7 +90,7 @@ void warm_up(Engine& engine, Model const& model, std::vector<infer::Request> req
   for (auto& request : requests) {
     if (slots > 512) request.max_new_tokens = std::min<Index>(request.max_new_tokens, 16);
   }
-  static_cast<void>(serve(engine, model, requests, slots, 1.0, [] { return 0.0; }));
+  static_cast<void>(serve(engine, model, requests, slots, slots, 1.0, [] { return 0.0; }));
 }
 
 template <class Program, class Model, class Scheduler>
@@ -110,9 +111,9 @@ void run_engine(benchmark::State& state, EngineCase test) {
   double const bandwidth = Program::bandwidth(served.backend);
   auto const requests = make_workload(test.shape, model.config().transformer.vocab_size);
   for (auto _ : state) {
-    infer::Engine<Model, Scheduler> engine(model, engine_options<Program>(test), scheduler_for<Scheduler>(test.slots));
+    infer::Engine<Model, Scheduler> engine(model, engine_options<Program>(test), scheduler_for<Scheduler>(test));
     warm_up(engine, model, requests, test.slots);
-    report_run(state, serve(engine, model, requests, test.slots, bandwidth, Program::clock(served.backend)));
+    report_run(state, serve(engine, model, requests, test.slots, test.batch, bandwidth, Program::clock(served.backend)));
     state.counters["cache_GiB"] = static_cast<double>(engine.cache_bytes()) / (1 << 30);
   }
 }
@@ -122,7 +123,7 @@ template <class Program>
 [[nodiscard]] EngineCase engine_case(benchmark::State const& state) {
   EngineCase test;
   test.model = state.range(0);
-  test.slots = state.range(1);
+  test.slots = test.batch = state.range(1);
   test.shape.requests = state.range(2);
   test.shape.prompt_tokens = state.range(3);
   test.shape.new_tokens_mean = static_cast<double>(state.range(4));
@@ -138,6 +139,15 @@ void engine(benchmark::State& state) {
   auto test = engine_case<Program>(state);
   test.ticks_per_launch = ticks;
   run_engine<Program, Model, Scheduler>(state, test);
+}
+
+/// As `engine`, with rows of a full batch in place of the slots, and two and a half times as many of these: beside the batch up to one
+/// waits for the coda, and when that comes, some more.
+template <class Program, class Model>
+void full_batch(benchmark::State& state) {
+  auto test = engine_case<Program>(state);
+  test.slots = 5 * test.batch / 2;
+  run_engine<Program, Model, infer::FullBatchScheduler>(state, test);
 }
 
 /// Texts of this length that a budget of key storage holds, by the shares of tokens that the capacities keep; of the pages of
@@ -162,7 +172,7 @@ void full_memory(benchmark::State& state) {
   test.cache_bytes = state.range(1) << 30;
   auto const& model = ServedModels<Program, Model>::instance().get(test.model).model;
   double const tokens = static_cast<double>(test.shape.prompt_tokens) + test.shape.new_tokens_mean;
-  test.slots = slots_of_budget(model, test.cache_bytes, tokens);
+  test.slots = test.batch = slots_of_budget(model, test.cache_bytes, tokens);
   state.counters["slots"] = static_cast<double>(test.slots);
   run_engine<Program, Model, Scheduler>(state, test);
 }

@@ -112,10 +112,11 @@ struct ServingRun {
 }
 
 /// Serves the list: `clients` of them at once, each with its next request as soon as it has an answer. Everything is timed:
-/// keys written, routing, sampling, admission and the host's bookkeeping. @param clock  a call gives seconds
+/// keys written, routing, sampling, admission and the host's bookkeeping. @param places  rows of a launch that has all its places
+/// filled, for the floor  @param clock  a call gives seconds
 template <class Engine, class Model, class Clock>
 [[nodiscard]] ServingRun serve(Engine& engine, Model const& model, std::vector<infer::Request> const& requests, Index clients,
-                               double bandwidth, Clock const& clock) {
+                               Index places, double bandwidth, Clock const& clock) {
   struct Times {
     double submitted = 0.0, last = 0.0;
     bool first = true;
@@ -168,8 +169,7 @@ template <class Engine, class Model, class Clock>
   run.prompt_tokens = static_cast<double>(after.prompt_tokens - before.prompt_tokens);
   run.preempted = after.preempted - before.preempted;
   auto const bytes = ServingBytes::of(model);
-  auto const places = static_cast<double>(std::min(engine.options().slots, clients));
-  run.floor_seconds = (passes / places * bytes.block + run.tokens / places * bytes.ends + keys * bytes.keys) / bandwidth;
+  run.floor_seconds = ((passes * bytes.block + run.tokens * bytes.ends) / static_cast<double>(places) + keys * bytes.keys) / bandwidth;
   run.first_token_median = percentile(first_token, 0.5);
   run.first_token_99 = percentile(first_token, 0.99);
   run.token_median = percentile(between, 0.5);

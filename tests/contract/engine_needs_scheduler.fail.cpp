@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A scheduler of one's own says whether its rows go in step and whether it needs exact counts.
+// A scheduler of one's own says whether its rows go in step, whether they leave early, and by which rule they are taken.
 // expected-error: the second argument is not a scheduler
-// expected-error(gcc): the required expression 'S::exact' is invalid
-// expected-error(clang): no member named 'exact' in 'MyScheduler'
+// expected-error(gcc): the required expression 'scheduler.rule()' is invalid
+// expected-error(clang): no member named 'rule' in 'MyScheduler'
 #include "mor/backend/host/backend.hpp"
 #include "mor/infer/engine.hpp"
 #include "mor/model/recursive_transformer.hpp"
@@ -13,8 +13,6 @@
 struct MyScheduler {
   static constexpr bool lock_step = false;
   static constexpr bool full_depth = false;
-  mor::infer::RecursionPlan recursion(mor::infer::TickCounts const&) const { return {}; }
-  bool finish(mor::infer::TickCounts const&) const { return true; }
 };
 using Net = mor::RecursiveTransformer<mor::AllTokens, mor::RecursionWiseCache, mor::Cycle, mor::host::Backend<float>>;
 using Engine = mor::infer::Engine<Net, MyScheduler>;

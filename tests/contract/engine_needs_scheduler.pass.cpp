@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A scheduler of one's own says whether its rows go in step and whether it needs exact counts.
+// A scheduler of one's own says whether its rows go in step, whether they leave early, and by which rule they are taken.
 #include "mor/backend/host/backend.hpp"
 #include "mor/infer/engine.hpp"
 #include "mor/model/recursive_transformer.hpp"
@@ -9,10 +9,8 @@
 
 struct MyScheduler {
   static constexpr bool lock_step = false;
-  static constexpr bool exact = true;
   static constexpr bool full_depth = false;
-  mor::infer::RecursionPlan recursion(mor::infer::TickCounts const&) const { return {}; }
-  bool finish(mor::infer::TickCounts const&) const { return true; }
+  mor::TickRule rule() const { return {.most_rows = 16}; }
 };
 using Net = mor::RecursiveTransformer<mor::AllTokens, mor::RecursionWiseCache, mor::Cycle, mor::host::Backend<float>>;
 using Engine = mor::infer::Engine<Net, MyScheduler>;

@@ -41,6 +41,7 @@ struct RandomTables {
       set(tables().samples(cell), 1);
       set(tables().samples(get(tables().slot(cell))), 0);
     }
+    set(tables().turn(), draw(0, static_cast<Row>(shape.slots) - 1));
   }
   [[nodiscard]] ServingTables tables() { return {shape, words.data()}; }
   [[nodiscard]] Row draw(Row least, Row most) { return std::uniform_int_distribution<Row>(least, most)(engine_); }

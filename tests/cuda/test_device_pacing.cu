@@ -93,9 +93,9 @@ struct TickPair {
   void on_device(B& b, cuda::Loop const& loop) const {
     auto const rows = device.rows();
     b.fill(device_report.span().first(ServingReport::HeaderWords), Row{0});
-    b.start_recursion(device.tables(), false, rows);
+    b.start_recursion(device.tables(), {}, rows);
     b.finish_recursion(device.tables(), rows, device_scores.span(), device.report());
-    b.collect_finished(device.tables(), rows, device.sampled());
+    b.collect_finished(device.tables(), {}, device.report(), rows, device.sampled());
     b.commit_samples(device.tables(), rows, device.sampled(), device_tokens.span(), device_scores.span(),
                      device.report());
     b.collect_entering(device.tables(), rows, device.list(12), device.report());
@@ -104,9 +104,9 @@ struct TickPair {
   bool on_host(bool looped) {
     auto const rows = host.rows();
     std::fill_n(report.begin(), static_cast<std::ptrdiff_t>(ServingReport::HeaderWords), 0);
-    host::start_recursion(host.tables(), false, rows);
+    host::start_recursion(host.tables(), {}, rows);
     host::finish_recursion(host.tables(), rows, std::span<float const>(scores), host.report());
-    host::collect_finished(host.tables(), rows, host.sampled());
+    host::collect_finished(host.tables(), {}, host.report(), rows, host.sampled());
     host::commit_samples(host.tables(), rows, host.sampled(), std::span<Token const>(tokens),
                          std::span<float const>(scores), host.report());
     host::collect_entering(host.tables(), rows, host.list(12), host.report());

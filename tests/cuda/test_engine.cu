@@ -130,6 +130,8 @@ TEST_CASE("1000 sampled requests get the same bits on the device alone and in an
   CHECK(differing(alone, many) == 0);  // of those that were asked for again
   CHECK(differing(serve(net, few, options_of(8, 64), infer::HomogeneousScheduler{}), alone) == 0);
   CHECK(differing(serve(net, few, options_of(8, 64), infer::NoRefillScheduler{}), alone) == 0);
+  CHECK(differing(serve(net, few, options_of(8, 64), infer::LazyTickScheduler{5}), alone) == 0);
+  CHECK(differing(serve(net, few, options_of(9, 64), infer::FullBatchScheduler{4}), alone) == 0);
 }
 
 TEST_CASE("ticks that the device goes on for by itself change no bit of what requests get", "[cuda]") {

@@ -209,11 +209,11 @@ TEST_CASE("replayed work goes on with what is in the tables now", "[cuda]") {
     host::apply_edits(edits, host);
     backend.apply_edits(edits, on_device);
     auto const host_rows = lists(host_memory, room), device_rows = lists(memory.span(), room);
-    host::start_recursion(host, false, host_rows);
+    host::start_recursion(host, {}, host_rows);
     host::finish_recursion(host, host_rows, std::span<float const>(scores), {host_report, 10});
     auto const key = static_cast<std::uint64_t>(room);
     replays.run(key, [&] {
-      backend.start_recursion(on_device, false, device_rows);
+      backend.start_recursion(on_device, {}, device_rows);
       // Scratch memory, so that the work depends on where the arena stands.
       auto const copy = backend.arena().allocate<float>(128);
       View<float> const target(copy.data(), 1, 128);

@@ -37,9 +37,9 @@ struct Sides {
   [[nodiscard]] ServingReport host_report() { return {report.host, finished_room}; }
   [[nodiscard]] ServingReport device_report() { return {report.device.span(), finished_room}; }
 
-  void start(bool one_depth, test::ListPair& rows) {
-    host::start_recursion(host(), one_depth, rows.host.rows());
-    cuda::start_recursion<Arch>(device.context(), on_device(), one_depth, rows.device.rows());
+  void start(TickRule const& rule, test::ListPair& rows) {
+    host::start_recursion(host(), rule, rows.host.rows());
+    cuda::start_recursion<Arch>(device.context(), on_device(), rule, rows.device.rows());
     REQUIRE(rows.same());
     REQUIRE(words.same());
   }
@@ -69,20 +69,20 @@ struct Sides {
     REQUIRE(words.same());
     REQUIRE(report.same());
   }
-  void collect(test::ListPair& rows, test::SampledPair& sampled) {
-    host::collect_finished(host(), rows.host.rows(), sampled.host());
-    cuda::collect_finished<Arch>(device.context(), on_device(), rows.device.rows(), sampled.device());
+  void collect(TickRule const& rule, test::ListPair& rows, test::SampledPair& sampled) {
+    host::collect_finished(host(), rule, host_report(), rows.host.rows(), sampled.host());
+    cuda::collect_finished<Arch>(device.context(), on_device(), rule, device_report(), rows.device.rows(), sampled.device());
     REQUIRE(rows.same());
     REQUIRE(sampled.same());
     REQUIRE(words.same());
   }
-  void finish_and_collect(test::ListPair& rows, bool scored, test::ListPair& finished, test::SampledPair& sampled) {
+  void finish_and_collect(TickRule const& rule, test::ListPair& rows, bool scored, test::ListPair& finished, test::SampledPair& sampled) {
     auto const scores = scores_of(rows);
     auto const device_scores = to_device(scores);
     std::span<float const> const on_host(scores), there = device_scores.span();
     host::finish_recursion(host(), rows.host.rows(), scored ? on_host : on_host.first(0), host_report());
-    host::collect_finished(host(), finished.host.rows(), sampled.host());
-    cuda::finish_and_collect<Arch>(device.context(), on_device(), rows.device.rows(), scored ? there : there.first(0), device_report(),
+    host::collect_finished(host(), rule, host_report(), finished.host.rows(), sampled.host());
+    cuda::finish_and_collect<Arch>(device.context(), on_device(), rule, rows.device.rows(), scored ? there : there.first(0), device_report(),
                                    finished.device.rows(), sampled.device());
     REQUIRE(finished.same());
     REQUIRE(sampled.same());
@@ -140,6 +140,17 @@ struct Sides {
   }
 };
 
+/// The first tick's takes all rows.
+TickRule random_rule(test::RandomTables& random, ServingShape const& shape, int tick) {
+  if (tick == 0) return {};
+  TickRule rule;
+  rule.one_depth = tick == 1;
+  rule.in_step = random.draw(0, 3) == 0;
+  if (random.draw(0, 1) == 0) rule.most_rows = random.draw(1, static_cast<Row>(shape.slots) + 2);
+  rule.least_finished = random.draw(0, static_cast<Row>(shape.slots));
+  return rule;
+}
+
 /// Ticks on random tables; lists of the recursion hold `room` rows, the others a part of them.
 void check_ticks(test::Device& device, ServingShape const& shape, test::Cells cells, std::size_t room, unsigned seed) {
   CAPTURE(shape.slots, shape.prompt_cells, shape.recursions, shape.dense_lists, static_cast<int>(cells), room, seed);
@@ -153,13 +164,15 @@ void check_ticks(test::Device& device, ServingShape const& shape, test::Cells ce
         finished(device, finished_room, every_list ? test::kAllLists : test::kFinishedLists),
         entering(device, room / 2, every_list ? test::kAllLists : test::kEnteringLists);
     test::SampledPair sampled(device, sampled_room);
-    sides.start(tick == 1, recursion);
+    TickRule const rule = random_rule(random, shape, tick);
+    CAPTURE(rule.one_depth, rule.in_step, rule.most_rows, rule.least_finished);
+    sides.start(rule, recursion);
     if ((static_cast<unsigned>(tick) + seed) % 2 == 0) {  // in one launch
-      sides.finish_and_collect(recursion, tick != 1, finished, sampled);
+      sides.finish_and_collect(rule, recursion, tick != 1, finished, sampled);
       sides.commit_and_enter(finished, sampled, entering);
     } else {
       sides.finish(recursion, tick != 1);
-      sides.collect(finished, sampled);
+      sides.collect(rule, finished, sampled);
       sides.commit(finished, sampled);
       sides.enter(entering);
     }
@@ -240,7 +253,7 @@ TEST_CASE("a run of one slot's rows is counted across warps, steps and rounds", 
       CAPTURE(prompt_cells, every);
       Sides sides(device, random, 1, 1);
       test::ListPair rows(device, static_cast<std::size_t>(shape.cells()), test::kRecursionLists);
-      sides.start(false, rows);
+      sides.start({}, rows);
       Row const last = rows.host.count[0] - 1;  // the rank of the last row: all rows but the first are slot 1's
       REQUIRE(rows.device.lists[4].values()[static_cast<std::size_t>(last)] == t.at(t.length(1, 1)) + last);
       sides.finish(rows, true);
@@ -261,7 +274,7 @@ TEST_CASE("launches of one depth take the host's depths, the crowded ones and th
     std::set<Row> taken;
     for (Row launch = 0; launch < 2 * (math::kPatience + static_cast<Row>(recursions)); ++launch) {
       test::ListPair rows(device, static_cast<std::size_t>(shape.cells()), test::kRecursionLists);
-      sides.start(true, rows);
+      sides.start({.one_depth = true}, rows);
       taken.insert(rows.host.lists[2].front());
     }
     REQUIRE(static_cast<Index>(taken.size()) == recursions);

@@ -57,13 +57,14 @@ class RecordingBackend : public host::Backend<float> {
   }
 
   // What rows the next verbs work on.
-  void start_recursion(ServingTables const& tables, bool one_depth, ServingRows const& rows) {
-    Base::start_recursion(tables, one_depth, rows);
+  void start_recursion(ServingTables const& tables, TickRule const& rule, ServingRows const& rows) {
+    Base::start_recursion(tables, rule, rows);
     check_cells(tables);
     begin_stage(tables, rows, rows.depths);
   }
-  void collect_finished(ServingTables const& tables, ServingRows const& rows, SampledRows const& sampled) {
-    Base::collect_finished(tables, rows, sampled);
+  void collect_finished(ServingTables const& tables, TickRule const& rule, ServingReport const& report, ServingRows const& rows,
+                        SampledRows const& sampled) {
+    Base::collect_finished(tables, rule, report, rows, sampled);
     begin_stage(tables, rows, {});
   }
   void collect_entering(ServingTables const& tables, ServingRows const& rows, std::span<Token> tokens,

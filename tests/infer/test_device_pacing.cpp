@@ -252,14 +252,32 @@ TEST_CASE("a text alone is made in launches of as many ticks as there may be") {
   }
 }
 
-TEST_CASE("ticks per launch are limited, and one where the scheduler plans from exact counts") {
+TEST_CASE("launches of several ticks follow every scheduler's rule without the host") {
+  auto setup = expert_setup();
+  auto const requests = mixed_requests(60, setup.model, 20, 11);
+  auto const expected = serve_each_alone(setup, requests);
+  setup.options.ticks_per_launch = 4;
+  setup.options.few_rows = 100;
+  for (auto const scheduler : kAllSchedulers) {
+    if (scheduler == Schedulers::FullDepth) continue;  // other texts
+    INFO("scheduler " << static_cast<int>(scheduler));
+    setup.scheduler = scheduler;
+    auto const served = make_served(setup);
+    CHECK(serve_all(*served, requests) == expected);
+    CHECK(served->statistics().launches < served->statistics().ticks);
+  }
+}
+
+TEST_CASE("ticks per launch are limited, and one where recursions run layers of their own") {
   auto setup = expert_setup();
   setup.options.ticks_per_launch = 4;
   CHECK(make_served(setup)->options().ticks_per_launch == 4);
-  for (auto const scheduler : {Schedulers::LazyTick, Schedulers::FullDepth, Schedulers::NoRefill, Schedulers::Homogeneous}) {
-    setup.scheduler = scheduler;
-    CHECK(make_served(setup)->options().ticks_per_launch == 1);
-  }
+  auto apart = setup;
+  apart.model = tiny_model(RouterKind::AllTokens, CacheKind::RecursionWise, SharingKind::Sequence);
+  apart.model.num_hidden_layers += apart.model.recursion.num_recursions;
+  apart.scheduler = Schedulers::NoRefill;
+  apart.shipped_scheduler = false;
+  CHECK(make_served(apart)->options().ticks_per_launch == 1);
   for (Index const ticks : {-1, 0, 1025}) {
     setup.options.ticks_per_launch = ticks;
     CHECK(fails_with(

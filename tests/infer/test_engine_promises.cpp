@@ -47,19 +47,6 @@ void set_to(Served& served, std::string const& part, float value) {
   }
 }
 
-struct NeverAsked {
-  static constexpr bool lock_step = false, exact = false, full_depth = true;
-};
-struct StepsUnasked {
-  static constexpr bool lock_step = true, exact = false, full_depth = false;
-};
-struct AsksNothing {
-  static constexpr bool lock_step = false, exact = true, full_depth = false;
-};
-static_assert(infer::Scheduler<NeverAsked>);
-static_assert(!infer::Scheduler<StepsUnasked>, "rows that nobody counts cannot be kept in step");
-static_assert(!infer::Scheduler<AsksNothing>, "one that is asked must answer");
-
 }  // namespace
 
 TEST_CASE("I6: a request with free slots beside it takes no tick more than alone") {
@@ -87,8 +74,7 @@ TEST_CASE("I6: a request with free slots beside it takes no tick more than alone
 TEST_CASE("I6: under every scheduler each step of a busy engine launches rows, and each request ends") {
   auto setup = tiny_setup();
   auto const requests = mixed_requests(40, setup.model, 20, 2);
-  for (auto const scheduler :
-       {Schedulers::Tick, Schedulers::LazyTick, Schedulers::FullDepth, Schedulers::NoRefill, Schedulers::Homogeneous}) {
+  for (auto const scheduler : kAllSchedulers) {
     for (bool const shipped : {true, false}) {
       INFO("scheduler " << static_cast<int>(scheduler));
       setup.scheduler = scheduler;

@@ -264,6 +264,19 @@ TEST_CASE("streams: other routers, caches and schedulers") {
   run(stream, 14);
 }
 
+TEST_CASE("streams: rules that the device follows by itself") {
+  for (auto const scheduler : {Schedulers::LazyTick, Schedulers::FullBatch, Schedulers::NoRefill, Schedulers::Homogeneous}) {
+    Stream stream{"rules", setup_of(kExpert, kOwnLists, SharingKind::MiddleCycle)};
+    stream.setup.scheduler = scheduler;
+    stream.setup.reports = ReportsArrive::Late;
+    stream.setup.options.ticks_in_flight = 3;
+    stream.setup.options.few_rows = 12;
+    if (scheduler == Schedulers::FullBatch) tighten(stream.setup);
+    stream.requests = 3'000;
+    run(stream, 20);
+  }
+}
+
 TEST_CASE("streams: some logits are not numbers") {
   for (auto const reports : {ReportsArrive::AtOnce, ReportsArrive::Late}) {
     Stream stream{"poison", setup_of(kExpert, kOwnLists, SharingKind::MiddleCycle)};

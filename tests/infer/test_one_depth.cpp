@@ -47,7 +47,7 @@ class Crowd {
     std::array<std::vector<Row>, 8> lists;
     for (auto& list : lists) list.resize(static_cast<std::size_t>(shape_.cells()));
     std::vector<Row> count(1);
-    host::start_recursion(tables(), true, {lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], lists[6], lists[7],
+    host::start_recursion(tables(), {.one_depth = true}, {lists[0], lists[1], lists[2], lists[3], lists[4], lists[5], lists[6], lists[7],
                                            {}, {}, count});
     auto const rows = static_cast<std::size_t>(count[0]);
     auto const most = std::max_element(at.begin(), at.end());

@@ -151,8 +151,8 @@ TEST_CASE("I4: every scheduler gives the same bits") {
       auto setup = tiny_setup(tiny_model(RouterKind::ExpertChoice, cache, SharingKind::MiddleCycle));
       auto const requests = knobbed(100, setup.model, 5);
       auto const expected = serve_each_alone(setup, requests);
-      for (auto const scheduler :
-           {Schedulers::Tick, Schedulers::LazyTick, Schedulers::NoRefill, Schedulers::Homogeneous}) {
+      for (auto const scheduler : kAllSchedulers) {
+        if (scheduler == Schedulers::FullDepth) continue;  // below
         INFO("scheduler " << static_cast<int>(scheduler) << ", " << describe(setup.model));
         setup.scheduler = scheduler;
         setup.shipped_scheduler = shipped;
@@ -171,6 +171,30 @@ TEST_CASE("I4: every scheduler gives the same bits") {
         Row const deepest = static_cast<Row>(asked.max_depth == 0 ? 3 : asked.max_depth);
         return std::all_of(o.depths.begin(), o.depths.end(), [deepest](Row d) { return d == deepest; });
       }));
+    }
+  }
+}
+
+TEST_CASE("I4: every scheduler gives the same bits where the host learns ticks later what its rule has decided") {
+  auto setup = tiny_setup();
+  auto const requests = knobbed(100, setup.model, 7);
+  auto const expected = serve_each_alone(setup, requests);
+  setup.reports = ReportsArrive::Late;
+  for (auto const scheduler : kAllSchedulers) {
+    if (scheduler == Schedulers::FullDepth) continue;
+    setup.scheduler = scheduler;
+    for (Index const few : {0, 6, 100}) {  // launches of more rows wait for the host
+      setup.options.few_rows = few;
+      for (auto const& variation : variations()) {
+        INFO("scheduler " << static_cast<int>(scheduler) << ", " << few << " rows, " << variation.name);
+        auto changed = setup;
+        variation.change(changed);
+        auto const served = make_served(changed);
+        CHECK(differences(serve_all(*served, requests, variation.arrivals), expected) == 0);
+        auto const now = served->statistics();
+        if (few == 100) CHECK(now.counted_ticks < now.ticks);
+        if (few == 100 && scheduler != Schedulers::NoRefill) CHECK(now.counted_ticks == 0);  // there for prompts
+      }
     }
   }
 }

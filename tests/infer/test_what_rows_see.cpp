@@ -106,9 +106,18 @@ infer::EngineOptions in_long_launches(infer::EngineOptions options) {
   return options;
 }
 
+/// Does as its rule says.
+struct Ruled {
+  static constexpr bool lock_step = true, full_depth = false;
+  TickRule held;
+  [[nodiscard]] TickRule rule() const { return held; }
+};
+
+/// @param rule  in place of that of `TickScheduler`
 template <class Router, class Cache>
-void check(ModelConfig model, infer::EngineOptions const& options, bool homogeneous = false) {
-  INFO(describe(model) << (homogeneous ? ", homogeneous" : ""));
+void check(ModelConfig model, infer::EngineOptions const& options, TickRule const& rule = {}) {
+  INFO(describe(model) << ", one depth " << rule.one_depth << ", in step " << rule.in_step << ", rows " << rule.most_rows << ", coda from "
+                       << rule.least_finished);
   RecordingBackend backend(1);
   using Model = RecursiveModel<Router, Cache, RecordingBackend>;
   Model net(backend, model, Router(model.recursion), MiddleCycle::schedule(model));
@@ -130,8 +139,8 @@ void check(ModelConfig model, infer::EngineOptions const& options, bool homogene
     while (!engine.idle()) outcomes.take(engine.step());
     CHECK((engine.statistics().prefix_tokens > 200) == (options.cache_bytes == roomy_options().cache_bytes));
   };
-  if (homogeneous) {
-    infer::Engine<Model, infer::HomogeneousScheduler> engine(net, options);
+  if (rule.holds_back()) {
+    infer::Engine<Model, Ruled> engine(net, options, {rule});
     serve(engine);
   } else {
     infer::Engine<Model> engine(net, options);
@@ -153,7 +162,10 @@ TEST_CASE("I1, I2, I3: with recursion-wise lists a row sees the tokens that came
   auto const model = two_layer_block(RouterKind::ExpertChoice, CacheKind::RecursionWise);
   check<ExpertChoice<>, RecursionWiseCache>(model, roomy_options());
   check<ExpertChoice<>, RecursionWiseCache>(model, tight_options(model));
-  check<ExpertChoice<>, RecursionWiseCache>(model, roomy_options(), true);
+  for (TickRule const& rule : {TickRule{.one_depth = true}, TickRule{.in_step = true}, TickRule{.most_rows = 2, .least_finished = 3}}) {
+    check<ExpertChoice<>, RecursionWiseCache>(model, roomy_options(), rule);
+    check<ExpertChoice<>, RecursionWiseCache>(model, in_long_launches(tight_options(model)), rule);
+  }
   check<ExpertChoice<>, RecursionWiseCache>(model, in_long_launches(roomy_options()));
   check<ExpertChoice<>, RecursionWiseCache>(model, in_long_launches(tight_options(model)));
 }

@@ -20,7 +20,9 @@
 
 namespace mor::test {
 
-enum class Schedulers { Tick, LazyTick, FullDepth, NoRefill, Homogeneous };
+enum class Schedulers { Tick, LazyTick, FullBatch, FullDepth, NoRefill, Homogeneous };
+inline constexpr auto kAllSchedulers = {Schedulers::Tick,      Schedulers::LazyTick, Schedulers::FullBatch,
+                                        Schedulers::FullDepth, Schedulers::NoRefill, Schedulers::Homogeneous};
 
 /// What the host sees of the engine's work: at once, or when several ticks later ones have been launched.
 enum class ReportsArrive { AtOnce, Late };
@@ -31,7 +33,7 @@ struct ServedSetup {
   std::uint64_t seed = 7;  ///< of the weights
   infer::EngineOptions options;
   Schedulers scheduler = Schedulers::Tick;
-  Index lazy_minimum = 3;  ///< of the lazy scheduler
+  Index scheduled_rows = 3;  ///< that the lazy coda waits for, and of a full batch
   ReportsArrive reports = ReportsArrive::AtOnce;
   bool shipped_scheduler = false;  ///< the library's own type, instead of a wrapper that holds any of them
 };

@@ -12,31 +12,24 @@
 #include "mor/policy/sharing.hpp"
 
 #include <utility>
-#include <variant>
 
 namespace mor::test {
 
-/// Does what the scheduler that it holds does. Full depth is a matter of the engine's options here.
+/// Does what any scheduler does. Full depth is a matter of the engine's options here.
 struct AnyScheduler {
-  static constexpr bool lock_step = true;  // may be: the holder sees to it
-  static constexpr bool exact = true;
+  static constexpr bool lock_step = true;  // may be
   static constexpr bool full_depth = false;
-  std::variant<infer::LazyTickScheduler, infer::NoRefillScheduler, infer::HomogeneousScheduler> held;
-
-  [[nodiscard]] infer::RecursionPlan recursion(infer::TickCounts const& counts) const {
-    return std::visit([&](auto const& s) { return s.recursion(counts); }, held);
-  }
-  [[nodiscard]] bool finish(infer::TickCounts const& counts) const {
-    return std::visit([&](auto const& s) { return s.finish(counts); }, held);
-  }
+  TickRule held;
+  [[nodiscard]] TickRule rule() const { return held; }
 
   static AnyScheduler of(ServedSetup const& setup) {
     switch (setup.scheduler) {
-      case Schedulers::Tick: return {infer::LazyTickScheduler{0}};  // which waits for nothing
-      case Schedulers::LazyTick: return {infer::LazyTickScheduler{setup.lazy_minimum}};
+      case Schedulers::Tick: return {infer::TickScheduler{}.rule()};
+      case Schedulers::LazyTick: return {infer::LazyTickScheduler{setup.scheduled_rows}.rule()};
+      case Schedulers::FullBatch: return {infer::FullBatchScheduler{setup.scheduled_rows}.rule()};
       case Schedulers::FullDepth:
-      case Schedulers::NoRefill: return {infer::NoRefillScheduler{}};
-      case Schedulers::Homogeneous: return {infer::HomogeneousScheduler{}};
+      case Schedulers::NoRefill: return {infer::NoRefillScheduler{}.rule()};
+      case Schedulers::Homogeneous: return {infer::HomogeneousScheduler{}.rule()};
     }
     return {};
   }

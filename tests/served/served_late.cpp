@@ -5,7 +5,7 @@
 
 namespace mor::test {
 std::unique_ptr<Served> make_served_late(ServedSetup const& setup) {
-  using Holder = ServedHolder<ExpertChoice<>, RecursionWiseCache, DelayedBackend<float>, infer::TickScheduler>;
-  return std::make_unique<Holder>(setup, infer::TickScheduler{});
+  using Holder = ServedHolder<ExpertChoice<>, RecursionWiseCache, DelayedBackend<float>, AnyScheduler>;
+  return std::make_unique<Holder>(setup, AnyScheduler::of(setup));
 }
 }  // namespace mor::test

@@ -15,7 +15,8 @@ std::unique_ptr<Served> with(ServedSetup const& setup, S scheduler) {
 std::unique_ptr<Served> make_served_shipped(ServedSetup const& setup) {
   switch (setup.scheduler) {
     case Schedulers::Tick: return with(setup, infer::TickScheduler{});
-    case Schedulers::LazyTick: return with(setup, infer::LazyTickScheduler{setup.lazy_minimum});
+    case Schedulers::LazyTick: return with(setup, infer::LazyTickScheduler{setup.scheduled_rows});
+    case Schedulers::FullBatch: return with(setup, infer::FullBatchScheduler{setup.scheduled_rows});
     case Schedulers::FullDepth: return with(setup, infer::FullDepthScheduler{});
     case Schedulers::NoRefill: return with(setup, infer::NoRefillScheduler{});
     case Schedulers::Homogeneous: return with(setup, infer::HomogeneousScheduler{});

@@ -55,12 +55,13 @@ struct ReplayedWork {
 }  // namespace detail
 
 /// apply_edits(edits, tables): words of the tables, each at most once; `edits` is host memory, free again on return.
-/// start_recursion(tables, one_depth, rows): lists the cells that are Ready; with `one_depth` those of the depth that
-/// `math::depth_of_launch` names. Every list must hold all cells that qualify, but those noted below.
+/// start_recursion(tables, rule, rows): lists the cells that are Ready: with `one_depth` those of the depth that
+/// `math::depth_of_launch` names, with `most_rows` of the slots' own cells those in `math::window_of_launch`, from the slot on whose
+/// turn it is, for `TickRule::most_decoding` rows; the slot behind it is next. Every list must hold all cells that qualify, but those noted below.
 /// finish_recursion(tables, rows, scores, report): after the block: lengths grow by the keys written, depths by 1; who goes
-/// on (`math::goes_on`) is Ready, the others are Finished. No scores: infinity for all.
-/// collect_finished(tables, rows, sampled): lists the cells that are Finished and whose slot has none pending, as many as
-/// both lists have room for; they become Idle.
+/// on (`math::goes_on`) is Ready, the others are Finished. No scores: infinity for all. In the report no row has finished or entered yet.
+/// collect_finished(tables, rule, report, rows, sampled): lists the cells that are Finished and whose slot has none pending, as many as
+/// both lists have room for; they become Idle. None where by the report's counts the rule does not finish (`TickRule::finishes`).
 /// commit_samples(tables, rows, sampled, tokens, log_probabilities, report): writes the report of these rows; each new token
 /// joins its slot's text, and unless it ends it, its slot's own cell is Entering.
 /// collect_entering(tables, rows, tokens, report): lists cells that are Entering, those of prompts first, as many as there is room
@@ -74,12 +75,12 @@ struct ReplayedWork {
 template <class B>
 concept ServingControl =
     requires(detail::VerbArguments<B> a, B& b, ServingTables const& tables, std::span<TableEdit const> edits,
-             ServingRows const& rows, SampledRows const& sampled, ServingReport const& report, typename B::Reports& reports,
+             TickRule const& rule, ServingRows const& rows, SampledRows const& sampled, ServingReport const& report, typename B::Reports& reports,
              typename B::Replays& replays) {
       b.apply_edits(edits, tables);
-      b.start_recursion(tables, false, rows);
+      b.start_recursion(tables, rule, rows);
       b.finish_recursion(tables, rows, a.reals, report);
-      b.collect_finished(tables, rows, sampled);
+      b.collect_finished(tables, rule, report, rows, sampled);
       b.commit_samples(tables, rows, sampled, a.tokens, a.reals, report);
       b.collect_entering(tables, rows, a.rows_out, report);
       reports.send(a.rows);
@@ -186,13 +187,13 @@ concept FusesHeadSampling = requires(detail::VerbArguments<B> a, B& b, typename 
 };
 
 /// Optional: verbs that follow one another in every tick of all stages, in one pass.
-/// finish_and_collect(tables, rows, scores, report, finished, sampled): `finish_recursion` of rows, then `collect_finished`.
+/// finish_and_collect(tables, rule, rows, scores, report, finished, sampled): `finish_recursion` of rows, then `collect_finished`.
 /// commit_and_collect(tables, finished, sampled, tokens, log_probabilities, report, entering, entering_tokens): `commit_samples` of
 /// finished rows, then `collect_entering`; both lists of tokens may be the same memory.
 template <class B>
-concept JoinsLists = requires(detail::VerbArguments<B> a, B& b, ServingTables const& tables, ServingRows const& rows,
+concept JoinsLists = requires(detail::VerbArguments<B> a, B& b, ServingTables const& tables, TickRule const& rule, ServingRows const& rows,
                               SampledRows const& sampled, ServingReport const& report) {
-  b.finish_and_collect(tables, rows, a.reals, report, rows, sampled);
+  b.finish_and_collect(tables, rule, rows, a.reals, report, rows, sampled);
   b.commit_and_collect(tables, rows, sampled, a.tokens, a.reals, report, rows, a.rows_out);
 };
 

@@ -93,7 +93,9 @@ struct ServingTables {
   [[nodiscard]] MOR_HOST_DEVICE constexpr Index answered() const { return text() + shape.slots * shape.context; }
   /// Launches of one depth that recursion `depth` has had rows for and that took another, since it was last taken.
   [[nodiscard]] MOR_HOST_DEVICE constexpr Index passed_over(Index depth) const { return answered() + 1 + depth; }
-  [[nodiscard]] MOR_HOST_DEVICE constexpr Index size() const { return passed_over(shape.recursions); }
+  /// The slot whose turn it is where a recursion does not take all rows.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Index turn() const { return passed_over(shape.recursions); }
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Index size() const { return turn() + 1; }
 
   /// Where the page list of (recursion, slot) begins in the table of the block's pages; with recursion 0 also that of the
   /// slot in the table of the ends' pages.
@@ -115,6 +117,30 @@ struct ServingTables {
  private:
   [[nodiscard]] MOR_HOST_DEVICE constexpr Index by_slot(Index table, Index slot) const {
     return 5 * shape.cells() + table * shape.slots + slot;
+  }
+};
+
+/// Which of the rows that are ready for a stage it takes in a tick. The same for every tick of an engine, and decided where the
+/// tables are.
+struct TickRule {
+  bool one_depth = false;    ///< a recursion takes rows of one depth: `math::depth_of_launch`
+  bool in_step = false;      ///< all rows take the same recursion: coda and prelude wait until none is ready for another
+  /// Rows of a recursion at most; 0: all. Those of prompts all take part, texts that decode have what is left in turns, and half of it
+  /// at least.
+  Index most_rows = 0;
+  Index least_finished = 1;  ///< the coda waits for so many, or until no row is ready for a recursion
+
+  /// Whether rows may have to wait for other rows.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr bool holds_back() const { return one_depth || most_rows > 0 || waits_to_finish(); }
+  [[nodiscard]] MOR_HOST_DEVICE constexpr bool waits_to_finish() const { return in_step || least_finished > 1; }
+  /// Rows of texts that decode beside `prompt_rows`, at most. Only where there is a limit.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Index most_decoding(Index prompt_rows) const {
+    Index const left = most_rows - prompt_rows, least = (most_rows + 1) / 2;
+    return left > least ? left : least;
+  }
+  /// Whether the coda runs after a recursion that left `ready` rows for another one and `finished` for the coda.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr bool finishes(Index ready, Index finished) const {
+    return ready == 0 || (!in_step && finished >= least_finished);
   }
 };
 

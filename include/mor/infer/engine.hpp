@@ -5,8 +5,11 @@
 #pragma once
 
 #include "mor/contract/device_pacing.hpp"
+#include "mor/infer/coda_forecast.hpp"
 #include "mor/infer/engine_options.hpp"
+#include "mor/infer/engine_setup.hpp"
 #include "mor/infer/launch_sizes.hpp"
+#include "mor/infer/list_rules.hpp"
 #include "mor/infer/planner.hpp"
 #include "mor/infer/scheduler.hpp"
 #include "mor/infer/serving_state.hpp"
@@ -40,26 +43,23 @@ class Engine {
                 "Engine: with Sequence and MiddleSequence sharing every recursion runs layers of its own, so rows of different "
                 "depths cannot share a launch. Use FullDepthScheduler, or a model with Cycle or MiddleCycle.");
 
-  explicit Engine(Model& model, EngineOptions options = {}, S scheduler = {})
+  explicit Engine(Model& model, EngineOptions options = {}, S const& scheduler = {})
       : model_(&model),
         options_(checked(model, std::move(options))),
-        scheduler_(std::move(scheduler)),
+        rule_(checked(model, scheduler.rule())),
         rules_(ListRules::of<Router, typename Model::cache_type>(model.schedule())),
         alike_(ListRules::all_alike(model.schedule())),
-        setup_(make_setup()),
+        setup_(planner_setup(model, options_, rules_, S::full_depth)),
         sizes_{*options_.pad_rows, options_.few_rows},
         planner_(setup_),
+        forecast_(rule_, setup_.shape.recursions),
         state_(model.backend(), setup_.shape, rooms(), model.config().transformer.hidden_size, Router::keeps_entry,
                options_.ticks_per_launch),
-        stages_(model, state_, rules_, setup_.block_pages, setup_.end_pages, options_.mode,
+        stages_(model, state_, rules_, rule_, setup_.block_pages, setup_.end_pages, options_.mode,
                 !options_.row_invariant),
         reports_(model.backend(), static_cast<Index>(std::max(state_.report_words().size(), state_.log().words.size())),
                  options_.ticks_in_flight + 1),
         replays_(model.backend()) {
-    if (!S::lock_step && !alike_) {
-      fail(ErrorCode::InvalidConfig, "recursions of different layers cannot share a launch", "Engine",
-           "a schedule whose recursions run the same layers, or FullDepthScheduler", "another schedule");
-    }
     set_serving(true);
     try {
       if (B::Replays::captures) reserve();
@@ -137,52 +137,16 @@ class Engine {
       }
     }
     if (!options.pad_rows) options.pad_rows = B::Replays::captures;
-    if (!PacesTicks<B> || S::exact) options.ticks_per_launch = 1;
+    if (!PacesTicks<B> || !ListRules::all_alike(model.schedule())) options.ticks_per_launch = 1;
     return options;
   }
-
-  /// Sizes of tables and storage.
-  PlannerSetup make_setup() const {
-    auto const& config = model_->config();
-    auto const& schedule = model_->schedule();
-    PlannerSetup setup;
-    setup.options = options_;
-    setup.vocab_size = config.transformer.vocab_size;
-    setup.full_depth = S::full_depth || options_.mode == RoutingMode::FullDepth || !Router::routes;
-    Index const recursions = schedule.num_recursions();
-    double visits = 0.0;
-    for (Index r = 0; r < recursions; ++r) {
-      setup.survival.push_back(setup.full_depth ? 1.0
-                                                : static_cast<double>(recursions - r) / static_cast<double>(recursions));
-      visits += r < rules_.lists ? (rules_.dense ? 1.0 : setup.survival.back()) : 0.0;
-    }
-    setup.shape = {options_.slots, options_.prefill_rows, recursions, options_.context, options_.page_size, rules_.dense};
-    setup.block_lists = rules_.lists;
-    setup.has_ends = !schedule.prelude.empty() || !schedule.coda.empty();
-    check_sizes(setup);
-    Index const per_list = setup.shape.pages_per_list();
-    if (options_.cache_bytes == 0) {
-      Index const texts = options_.slots + (options_.prefix_cache ? std::max<Index>(options_.slots / 4, 1) : 0);
-      setup.block_pages = texts * rules_.lists * per_list;
-      setup.end_pages = setup.has_ends ? texts * per_list : 0;
-    } else {
-      using Scalar = typename B::scalar_type;
-      double const layer = 2.0 * static_cast<double>(config.transformer.key_value_size() * options_.page_size) * sizeof(Scalar);
-      double const block = layer * static_cast<double>(schedule.block_layers());
-      double const ends = layer * static_cast<double>(schedule.prelude.size() + schedule.coda.size());
-      // Every token needs a place in the unique layers' pages, and `visits` in the block's; a tenth more for the rest of pages.
-      double const share = 1.1 / visits;
-      setup.block_pages = static_cast<Index>(static_cast<double>(options_.cache_bytes) / (block + share * ends));
-      setup.end_pages = setup.has_ends ? static_cast<Index>(share * static_cast<double>(setup.block_pages)) : 0;
-      if (setup.block_pages < rules_.lists || (setup.has_ends && setup.end_pages < 1)) {
-        fail(ErrorCode::OutOfMemory, "the key storage has no room for one page of each list", "EngineOptions, cache_bytes",
-             text_of(static_cast<Index>((block + ends) * static_cast<double>(rules_.lists))) + " bytes or more",
-             text_of(options_.cache_bytes));
-      }
-    }
-    check_sizes(setup);
-    return setup;
+  static TickRule checked(Model const& model, TickRule const& rule) {
+    require(rule.most_rows >= 0 && rule.least_finished >= 0, "a scheduler counts rows from 0", "Engine, scheduler");
+    if (rule.in_step || ListRules::all_alike(model.schedule())) return rule;
+    fail(ErrorCode::InvalidConfig, "recursions of different layers cannot share a launch", "Engine",
+         "a schedule whose recursions run the same layers, or FullDepthScheduler", "another schedule");
   }
+
   [[nodiscard]] StageRooms rooms() const {
     Index const cells = launch_size(setup_.shape.cells()), slots = launch_size(setup_.shape.slots);
     return {cells, cells, slots, cells};
@@ -199,9 +163,9 @@ class Engine {
   void reserve() {
     StageRooms const& most = state_.rooms();
     Index const longest = launch_keys(options_.context);
-    stages_.recursion(most.recursion, 0, longest, {});
-    stages_.finish(most.finished, most.sampled, longest, {});
-    stages_.enter(most.entering, longest, {});
+    stages_.recursion(most.recursion, 0, longest, false);
+    stages_.finish(most.finished, most.sampled, longest, false);
+    stages_.enter(most.entering, longest, false);
     model_->backend().arena().reset();
   }
 
@@ -214,7 +178,7 @@ class Engine {
     }
     Index const ticks = options_.ticks_per_launch;
     TickDemand demand = planner_.plan(tick_ + 1, reports_.pending() * ticks, ticks);
-    bool const exact = S::exact || (!replays_.captures && ticks == 1);
+    bool const exact = !alike_ || (!replays_.captures && ticks == 1) || asks(demand);
     counted_ = exact || sizes_.too_loose(demand.rows(), demand.decoding, demand.loose_rows);
     if (counted_) {
       wait_for_all();
@@ -251,8 +215,13 @@ class Engine {
     reports_.pop();
   }
   void absorb(std::span<Row const> words) {
-    sampled_lately_ = std::max<Index>(words[ServingReport::SampledRows], sampled_lately_ * 7 / 8);
-    reported_ready_ = words[ServingReport::ReadyRows] + words[ServingReport::EnteredRows];
+    auto const at = [&](ServingReport::Header word) { return Index{words[static_cast<std::size_t>(word)]}; };
+    sampled_lately_ = std::max(at(ServingReport::SampledRows), sampled_lately_ * 7 / 8);
+    ready_ = at(ServingReport::ReadyRows) + at(ServingReport::EnteredRows);
+    waiting_ = std::max<Index>(0, at(ServingReport::WaitingRows) - at(ServingReport::FinishedRows));
+    samples_ = std::max<Index>(0, at(ServingReport::WaitingSamples) - at(ServingReport::SampledRows));
+    if (at(ServingReport::FinishedRows) > 0) ++planner_.counters().coda_ticks;
+    forecast_.reported(words);
     planner_.absorb(first_reported_, words, state_.rooms().finished);
   }
   void absorb_log(std::span<Row const> words, Index rows) {
@@ -262,11 +231,9 @@ class Engine {
     planner_.called(words[TickLog::Calls]);
     count_ticks(ticks, rows);
   }
-  /// Ticks of so many rows that also ran coda and prelude.
   void count_ticks(Index ticks, Index rows) {
     auto& counters = planner_.counters();
     counters.ticks += ticks;
-    counters.coda_ticks += ticks;
     counters.launched_rows += ticks * rows;
   }
   void wait_for_all() {
@@ -277,39 +244,53 @@ class Engine {
   }
   void post() { reports_.post(std::span<Row const>(state_.report_words())); }
 
-  void run_recursion(Index rows, Index longest, LaunchFlags flags) {
+  void run_recursion(Index rows, Index longest, bool rows_apart) {
     Index const phase = alike_ ? 0 : phase_;
-    replays_.run(launch_key(LaunchKind::Recursion, rows, phase, longest, flags),
-                 [&] { stages_.recursion(rows, phase, longest, flags); });
+    replays_.run(launch_key(LaunchKind::Recursion, rows, phase, longest, rows_apart),
+                 [&] { stages_.recursion(rows, phase, longest, rows_apart); });
     ++phase_;
     planner_.counters().launched_rows += rows;
   }
   /// No text has two rows at work.
   [[nodiscard]] static bool apart(TickDemand const& demand) { return demand.rows_of_text <= 1; }
+  /// Rows of a recursion at most.
+  [[nodiscard]] Index most_rows(TickDemand const& demand) const {
+    Index const all = demand.rows();
+    return rule_.most_rows > 0 ? std::min(all, std::max(rule_.most_rows, rule_.most_decoding(demand.prompt_rows) + demand.prompt_rows)) : all;
+  }
+  /// Whether the host waits for what the rule decides. Where rows wait for others, many fewer may take part than a bound says, and
+  /// only launches of few rows take their time by what there is. And prompts come into step by the host.
+  [[nodiscard]] bool asks(TickDemand const& demand) const {
+    return rule_.holds_back() && (most_rows(demand) > options_.few_rows || (rule_.in_step && demand.entering_prompt > 0));
+  }
 
   /// A tick whose sizes are upper bounds, or several: the host does not wait for what the device decides. Where no report is
   /// missing it knows how many rows are ready.
   void tick(TickDemand const& demand) {
     bool const single = options_.ticks_per_launch == 1 || counted_;
-    Index const most = demand.rows(), longest = sizes_.keys(demand.longest);
+    Index const most = most_rows(demand), longest = sizes_.keys(demand.longest);
     bool const known = single && reports_.pending() == 0 && most > options_.few_rows;
-    Index const rows = sizes_.rows(known ? std::clamp<Index>(reported_ready_, 1, most) : most);
+    Index const rows = sizes_.rows(known ? std::clamp<Index>(ready_, 1, most) : most);
     // For the prelude too, which takes all rows of prompts; others that find no room enter with the next tick.
-    Index const coda = sizes_.coda(sizes_.rows(most), sampled_lately_ + std::max(demand.due_prompt, demand.entering_prompt));
-    LaunchFlags const flags{false, apart(demand)};
-    auto const work = [&](auto const& reported) {  // of all stages, which write every word of the report's header
-      stages_.all(rows, coda, std::min(coda, state_.rooms().sampled), longest, flags, reported);
+    Index const end_rows = rule_.most_rows > 0 ? std::min(demand.rows(), most + demand.entering_prompt) : most;
+    Index const coda = sizes_.coda(sizes_.rows(end_rows), sampled_lately_ + std::max(demand.due_prompt, demand.entering_prompt));
+    bool const rows_apart = apart(demand), ends = !single || !rule_.waits_to_finish() || demand.entering_prompt > 0 || forecast_.likely();
+    auto const work = [&](auto const& reported) {  // which writes every word of the report's header
+      if (ends) return stages_.all(rows, coda, std::min(coda, state_.rooms().sampled), longest, rows_apart, reported);
+      stages_.recursion(rows, 0, longest, rows_apart);
+      reported();
     };
     if (single) {
       std::span<Row const> const report = state_.report_words();
-      replays_.run(launch_key(LaunchKind::Tick, rows, coda, longest, flags), [&] {
+      replays_.run(launch_key(ends ? LaunchKind::Tick : LaunchKind::TickOfNone, rows, ends ? coda : 0, longest, rows_apart), [&] {
         work([&] { reports_.send(report); });
         reports_.settle();
       });
+      forecast_.launched(ends);
       reports_.expect(static_cast<Index>(report.size()));
       count_ticks(1, rows);
     } else if constexpr (PacesTicks<B>) {
-      auto const key = launch_key(LaunchKind::Ticks, rows, coda, longest, flags);
+      auto const key = launch_key(LaunchKind::Ticks, rows, coda, longest, rows_apart);
       replays_.run_while(key, [&](typename B::Replays::Loop const& loop) {
         work([] {});
         model_->backend().end_tick(state_.tables(), state_.report(), state_.log(), loop);
@@ -318,30 +299,19 @@ class Engine {
       launched_.push_back(rows);
     }
     ++planner_.counters().launches;
-    planner_.prelude_ran();
+    if (ends) planner_.prelude_ran();
   }
 
-  // A scheduler that is not exact takes part in exact ticks too, where launching ahead gains nothing.
-  [[nodiscard]] RecursionPlan plan_recursion(TickCounts const& counts) {
-    if constexpr (S::exact) return scheduler_.recursion(counts);
-    return {};
-  }
-  [[nodiscard]] bool ends_now(TickCounts const& counts) {
-    if constexpr (S::exact) return scheduler_.finish(counts);
-    return true;
-  }
   /// A tick in two parts: what the recursion has decided is known before the rest is launched.
   void exact_tick(TickDemand const& demand) {
     Index const longest = sizes_.keys(demand.longest);
-    LaunchFlags const flags{false, apart(demand)};
+    bool const rows_apart = apart(demand);
     auto& counters = planner_.counters();
     ++counters.ticks;
     ++counters.launches;
     model_->backend().fill(state_.report_words().first(ServingReport::HeaderWords), Row{0});  // stages may not run
-    TickCounts counts{std::min(ready_, demand.rows()), waiting_, demand.entering_prompt};
-    auto const plan = plan_recursion(counts);
-    if (plan.run && counts.ready > 0) {
-      run_recursion(sizes_.rows(counts.ready), longest, {plan.one_depth, flags.rows_apart});
+    if (Index const rows = std::min(ready_, most_rows(demand)); rows > 0) {
+      run_recursion(sizes_.rows(rows), longest, rows_apart);
       post();
       reports_.wait();
       auto const words = reports_.front();
@@ -350,38 +320,34 @@ class Engine {
       samples_ = words[ServingReport::WaitingSamples];
       reports_.pop();
     }
-    counts = {ready_, waiting_, demand.entering_prompt};
-    bool const finishes = ends_now(counts);
+    bool const finishes = rule_.finishes(ready_, waiting_);
     Index const finished = finishes ? waiting_ : 0, samples = finishes ? samples_ : 0;
-    Index const entering = finishes ? samples + demand.entering_prompt : 0;
+    Index const entering = samples + (finishes || !rule_.in_step ? demand.entering_prompt : 0);
     if (finished > 0) {
-      ++counters.coda_ticks;
       Index const rows = sizes_.rows(finished), drawn = sizes_.drawn(rows, samples, state_.rooms().sampled);
-      replays_.run(launch_key(LaunchKind::Finish, rows, drawn, longest, flags), [&] { stages_.finish(rows, drawn, longest, flags); });
-      waiting_ = samples_ = 0;
+      replays_.run(launch_key(LaunchKind::Finish, rows, drawn, longest, rows_apart), [&] { stages_.finish(rows, drawn, longest, rows_apart); });
     }
     if (entering > 0) {
       Index const rows = sizes_.rows(entering);
-      replays_.run(launch_key(LaunchKind::Enter, rows, 0, longest, flags), [&] { stages_.enter(rows, longest, flags); });
+      replays_.run(launch_key(LaunchKind::Enter, rows, 0, longest, rows_apart), [&] { stages_.enter(rows, longest, rows_apart); });
       planner_.prelude_ran();
     }
     post();
     reports_.wait();
-    Index const entered = reports_.front()[ServingReport::EnteredRows];
-    ready_ += entered;
-    if (entered > 0) phase_ = 0;
+    if (reports_.front()[ServingReport::EnteredRows] > 0) phase_ = 0;
     first_reported_ = tick_;
     absorb_oldest();
   }
 
   Model* model_;
   EngineOptions options_;
-  S scheduler_;
+  TickRule rule_;
   ListRules rules_;
   bool alike_;
   PlannerSetup setup_;
   LaunchSizes sizes_;
   Planner planner_;
+  CodaForecast forecast_;
   ServingState<B> state_;
   Stages<Model> stages_;
   typename B::Reports reports_;
@@ -389,10 +355,9 @@ class Engine {
   std::deque<Index> launched_;  ///< rows of launches of several ticks that have not reported
   Index tick_ = 0;            ///< launched: a tick, or several in one launch
   Index first_reported_ = 1;  ///< the one whose report comes next
-  Index ready_ = 0, waiting_ = 0, samples_ = 0;  ///< after the last exact tick; upper bounds after edits
+  Index ready_ = 0, waiting_ = 0, samples_ = 0;  ///< after the tick that was reported last; upper bounds after edits
   Index phase_ = 0;           ///< recursions since rows entered
   Index sampled_lately_ = 0;  ///< the most rows of a tick that made a token, fading
-  Index reported_ready_ = 0;  ///< rows that are ready after the tick that was reported last; an upper bound after edits
   bool counted_ = false;      ///< the last tick was planned with all reports at hand
   bool failed_ = false;       ///< a step threw
 };

@@ -54,29 +54,23 @@ enum class LaunchKind : std::uint64_t {
   Recursion,
   Finish,
   Enter,
-  Ticks  ///< as many as the device goes on for
+  Ticks,      ///< as many as the device goes on for
+  TickOfNone  ///< a recursion alone, and its report
 };
 
 namespace detail {
-inline constexpr int kKindBits = 3, kFlagBits = 2, kRowBits = 18, kKeyBits = 23;
+inline constexpr int kKindBits = 3, kFlagBits = 1, kRowBits = 18, kKeyBits = 23;
 }
 /// Rows of a launch, and keys of a list, at most.
 inline constexpr Index kMostLaunchRows = (Index{1} << detail::kRowBits) - 1;
 inline constexpr Index kMostListKeys = (Index{1} << detail::kKeyBits) - 1;
 
-/// What else a launch's work depends on.
-struct LaunchFlags {
-  bool one_depth = false;   ///< the rows are all at the same depth
-  bool rows_apart = false;  ///< no text has more than one of them
-};
-
-/// Work of a kind depends on two sizes, on the keys of a list at most and on the flags alone.
-[[nodiscard]] constexpr std::uint64_t launch_key(LaunchKind kind, Index a, Index b, Index longest, LaunchFlags flags) {
+/// Work of a kind depends on two sizes, on the keys of a list at most and on whether no text has more than one row in it, alone.
+[[nodiscard]] constexpr std::uint64_t launch_key(LaunchKind kind, Index a, Index b, Index longest, bool rows_apart) {
   using detail::kKindBits, detail::kFlagBits, detail::kRowBits;
   constexpr int kSizes = kKindBits + kFlagBits;
   static_assert(kSizes + 2 * kRowBits + detail::kKeyBits <= 64);
-  return static_cast<std::uint64_t>(kind) | (static_cast<std::uint64_t>(flags.one_depth) << kKindBits) |
-         (static_cast<std::uint64_t>(flags.rows_apart) << (kKindBits + 1)) | (static_cast<std::uint64_t>(a) << kSizes) |
+  return static_cast<std::uint64_t>(kind) | (static_cast<std::uint64_t>(rows_apart) << kKindBits) | (static_cast<std::uint64_t>(a) << kSizes) |
          (static_cast<std::uint64_t>(b) << (kSizes + kRowBits)) |
          (static_cast<std::uint64_t>(longest) << (kSizes + 2 * kRowBits));
 }

@@ -1,41 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// The four ways to order the work of a serving engine: same rows, same kernels, so that they can be compared.
+/// Who works when in a serving engine: same rows, same kernels, so that the ways can be compared.
 #pragma once
 
+#include "mor/core/serving_tables.hpp"
 #include "mor/core/types.hpp"
 
 #include <concepts>
 
 namespace mor::infer {
 
-/// What a scheduler knows before a tick.
-struct TickCounts {
-  Index ready = 0;     ///< rows that wait for a recursion
-  Index finished = 0;  ///< rows that wait for the coda
-  Index entering = 0;  ///< rows of prompts that wait for the prelude
-};
-
-/// What a tick does. `finish` is decided after the recursion (`Scheduler::finish`).
-struct RecursionPlan {
-  bool run = true;         ///< take a recursion with the rows that are ready
-  bool one_depth = false;  ///< only with those of one depth
-};
-
-/// `S::lock_step`: all rows take the same recursion, and new ones start when all are done. `S::full_depth`: every token takes
-/// every recursion. `S::exact`: the scheduler is asked in every tick, and the host waits for exact counts to ask it with:
-/// `recursion(counts)` before the block, `finish(counts)` after it, whether coda and prelude run. Otherwise every tick runs every
-/// stage with all rows that are ready for it, and nobody is asked, so such a scheduler cannot be in lock step.
+/// A scheduler is a rule for which rows take part in a tick, decided on the device (`TickRule`); it is asked once, when the engine is
+/// made. `S::lock_step`: its rule may be `in_step`, as recursions of different layers need. `S::full_depth`: every token takes
+/// every recursion.
 template <class S>
-concept Scheduler = requires {
+concept Scheduler = requires(S const& scheduler) {
   { S::lock_step } -> std::convertible_to<bool>;
-  { S::exact } -> std::convertible_to<bool>;
   { S::full_depth } -> std::convertible_to<bool>;
-} && ((!S::exact && !S::lock_step) || requires(S scheduler, TickCounts const& counts) {
-  requires S::exact;
-  { scheduler.recursion(counts) } -> std::same_as<RecursionPlan>;
-  { scheduler.finish(counts) } -> std::same_as<bool>;
-});
+  { scheduler.rule() } -> std::same_as<TickRule>;
+};
 
 /// Whether all recursions of a model run the same layers, so that rows of different depths can share a launch.
 template <class Model>
@@ -50,51 +33,51 @@ template <class Model>
 /// that are done through coda and prelude, so an exited token's place is filled at once.
 struct TickScheduler {
   static constexpr bool lock_step = false;
-  static constexpr bool exact = false;
   static constexpr bool full_depth = false;
+  [[nodiscard]] TickRule rule() const { return {}; }
 };
 
 /// The same with a lazy coda: it waits for `minimum` finished rows, or until nothing else is left to do.
 struct LazyTickScheduler {
   static constexpr bool lock_step = false;
-  static constexpr bool exact = true;
   static constexpr bool full_depth = false;
   Index minimum = 1;
-  [[nodiscard]] RecursionPlan recursion(TickCounts const&) const { return {}; }
-  [[nodiscard]] bool finish(TickCounts const& counts) const {
-    return counts.ready == 0 || counts.finished >= minimum || counts.entering > 0;
-  }
+  [[nodiscard]] TickRule rule() const { return {.least_finished = minimum}; }
+};
+
+/// Depth-wise batching as it was published (Bae et al., 2507.10524): recursions and coda run with full batches of `rows` rows. Texts
+/// that wait for their turn, or with a finished row for enough others, are beside those: 2.5 times as many slots as rows keep the
+/// batches full. (More slots under `TickScheduler` make more of a GPU; this one is to compare with what was published.)
+struct FullBatchScheduler {
+  static constexpr bool lock_step = false;
+  static constexpr bool full_depth = false;
+  Index rows = 32;
+  [[nodiscard]] TickRule rule() const { return {.most_rows = rows, .least_finished = rows}; }
 };
 
 /// Every token takes every recursion, all in step: what a server without early exit does.
 struct FullDepthScheduler {
   static constexpr bool lock_step = true;
-  static constexpr bool exact = true;
   static constexpr bool full_depth = true;
-  [[nodiscard]] RecursionPlan recursion(TickCounts const&) const { return {}; }
-  [[nodiscard]] bool finish(TickCounts const& counts) const { return counts.ready == 0; }
+  [[nodiscard]] TickRule rule() const { return {.in_step = true}; }
 };
 
 /// Tokens leave early, but their places stay empty until all have left: batches shrink.
 struct NoRefillScheduler {
   static constexpr bool lock_step = true;
-  static constexpr bool exact = true;
   static constexpr bool full_depth = false;
-  [[nodiscard]] RecursionPlan recursion(TickCounts const&) const { return {}; }
-  [[nodiscard]] bool finish(TickCounts const& counts) const { return counts.ready == 0; }
+  [[nodiscard]] TickRule rule() const { return {.in_step = true}; }
 };
 
 /// Places are filled at once, but a launch holds rows of one depth only: the depth that most rows wait for, and now and
 /// then one that has waited long (`math::depth_of_launch`), so that no row is left behind. A baseline for measurements.
 struct HomogeneousScheduler {
   static constexpr bool lock_step = false;
-  static constexpr bool exact = true;
   static constexpr bool full_depth = false;
-  [[nodiscard]] RecursionPlan recursion(TickCounts const&) const { return {true, true}; }
-  [[nodiscard]] bool finish(TickCounts const&) const { return true; }
+  [[nodiscard]] TickRule rule() const { return {.one_depth = true}; }
 };
 
-static_assert(Scheduler<TickScheduler> && Scheduler<LazyTickScheduler> && Scheduler<FullDepthScheduler> &&
-              Scheduler<NoRefillScheduler> && Scheduler<HomogeneousScheduler>);
+static_assert(Scheduler<TickScheduler> && Scheduler<LazyTickScheduler> && Scheduler<FullBatchScheduler> &&
+              Scheduler<FullDepthScheduler> && Scheduler<NoRefillScheduler> && Scheduler<HomogeneousScheduler>);
 
 }  // namespace mor::infer

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "mor/infer/launch_sizes.hpp"
+#include "mor/infer/list_rules.hpp"
 #include "mor/infer/planner.hpp"
 #include "mor/infer/serving_head.hpp"
 #include "mor/infer/serving_layer.hpp"
@@ -19,32 +20,6 @@
 
 namespace mor::infer {
 
-/// How the lists of a model's recursions are kept, from its policies.
-struct ListRules {
-  Index lists = 1;    ///< recursions with key lists of their own
-  bool dense = true;  ///< each of them holds every token
-  bool shared = false;   ///< later uses of a layer read the first one's keys
-  bool overlay = false;  ///< every list begins as a copy of the first one's
-
-  template <class Router, class Cache>
-  static ListRules of(LayerSchedule const& schedule) {
-    ListRules rules;
-    bool const reused = schedule.num_parameter_sets() < schedule.num_layers();
-    auto const source = reused ? Cache::key_source(1) : KeySource::OwnRows;
-    rules.shared = source == KeySource::FirstUse;
-    rules.overlay = source == KeySource::Overlay && Router::routes;
-    bool const one_list = rules.shared && all_alike(schedule);
-    rules.lists = one_list ? 1 : schedule.num_recursions();
-    rules.dense = !Router::routes || source != KeySource::OwnRows;
-    return rules;
-  }
-  /// Every recursion runs the same layers.
-  [[nodiscard]] static bool all_alike(LayerSchedule const& schedule) {
-    return std::all_of(schedule.recursions.begin(), schedule.recursions.end(),
-                       [&](auto const& sets) { return sets == schedule.recursions.front(); });
-  }
-};
-
 template <class Model>
 class Stages {
  public:
@@ -55,8 +30,8 @@ class Stages {
 
   /// @param stacks  layers may run in one launch, and head and sampling in one, where the backend can do that: other kernels, with
   /// other last bits
-  Stages(Model& model, ServingState<B>& state, ListRules const& rules, Index block_pages, Index end_pages, RoutingMode mode, bool stacks)
-      : model_(&model), state_(&state), rules_(rules), mode_(mode), stack_(model.backend(), model.config().transformer, stacks),
+  Stages(Model& model, ServingState<B>& state, ListRules const& rules, TickRule const& rule, Index block_pages, Index end_pages, RoutingMode mode, bool stacks)
+      : model_(&model), state_(&state), rules_(rules), rule_(rule), mode_(mode), stack_(model.backend(), model.config().transformer, stacks),
         head_(model.backend(), model.config().transformer.hidden_size, model.config().transformer.vocab_size, stacks) {
     auto const& schedule = model.schedule();
     auto const& t = model.config().transformer;
@@ -92,51 +67,51 @@ class Stages {
     }
   }
 
-  /// R. @param longest  keys of a list at most
+  /// R. @param longest  keys of a list at most  @param rows_apart  no text has more than one of the rows
   /// @param phase  the recursion that all rows take, where recursions run different layers; else 0
-  void recursion(Index rows, Index phase, Index longest, LaunchFlags flags) {
+  void recursion(Index rows, Index phase, Index longest, bool rows_apart) {
     B& b = begin();
     auto const list = state_->recursion_rows(rows);
-    auto const scores = take_recursion(list, phase, longest, flags);
+    auto const scores = take_recursion(list, phase, longest, rows_apart);
     b.finish_recursion(state_->tables(), list, scores, state_->report());
   }
 
-  /// C.
-  void finish(Index rows, Index samples, Index longest, LaunchFlags flags) {
+  /// C, of all rows that there are.
+  void finish(Index rows, Index samples, Index longest, bool rows_apart) {
     B& b = begin();
     auto const list = state_->finished_rows(rows);
     auto const drawn = state_->sampled_rows(samples);
-    b.collect_finished(state_->tables(), list, drawn);
+    b.collect_finished(state_->tables(), TickRule{}, state_->report(), list, drawn);
     auto const tokens = state_->tokens(samples);
-    auto const log_probabilities = draw(list, drawn, tokens, longest, flags);
+    auto const log_probabilities = draw(list, drawn, tokens, longest, rows_apart);
     b.commit_samples(state_->tables(), list, drawn, std::span<Token const>(tokens), log_probabilities, state_->report());
   }
 
   /// P.
-  void enter(Index rows, Index longest, LaunchFlags flags) {
+  void enter(Index rows, Index longest, bool rows_apart) {
     B& b = begin();
     auto const list = state_->entering_rows(rows);
     auto const tokens = state_->tokens(rows);
     b.collect_entering(state_->tables(), list, tokens, state_->report());
-    take_prelude(list, tokens, longest, flags);
+    take_prelude(list, tokens, longest, rows_apart);
   }
 
   /// R, C and P, one after the other. @param ends  rows of C and of P  @param reported  called when nothing is missing from the report
   template <class Reported>
-  void all(Index rows, Index ends, Index samples, Index longest, LaunchFlags flags, Reported const& reported) {
+  void all(Index rows, Index ends, Index samples, Index longest, bool rows_apart, Reported const& reported) {
     B& b = begin();
     auto const list = state_->recursion_rows(rows), finished = state_->finished_rows(ends), entering = state_->entering_rows(ends);
     auto const drawn = state_->sampled_rows(samples);
     auto const tokens = state_->tokens(samples), entering_tokens = state_->tokens(ends);
-    auto const scores = take_recursion(list, 0, longest, flags);
+    auto const scores = take_recursion(list, 0, longest, rows_apart);
     if constexpr (JoinsLists<B>) {
-      b.finish_and_collect(state_->tables(), list, scores, state_->report(), finished, drawn);
+      b.finish_and_collect(state_->tables(), rule_, list, scores, state_->report(), finished, drawn);
     } else {
       b.finish_recursion(state_->tables(), list, scores, state_->report());
-      b.collect_finished(state_->tables(), finished, drawn);
+      b.collect_finished(state_->tables(), rule_, state_->report(), finished, drawn);
     }
     begin();
-    auto const log_probabilities = draw(finished, drawn, tokens, longest, flags);
+    auto const log_probabilities = draw(finished, drawn, tokens, longest, rows_apart);
     std::span<Token const> const made = tokens;
     if constexpr (JoinsLists<B>) {
       b.commit_and_collect(state_->tables(), finished, drawn, made, log_probabilities, state_->report(), entering, entering_tokens);
@@ -146,14 +121,14 @@ class Stages {
     }
     reported();
     begin();
-    take_prelude(entering, entering_tokens, longest, flags);
+    take_prelude(entering, entering_tokens, longest, rows_apart);
   }
 
  private:
   /// Rows that are ready, once round the block. @return each one's score, in the arena; none where all go on
-  std::span<Real const> take_recursion(ServingRows const& list, Index phase, Index longest, LaunchFlags flags) {
+  std::span<Real const> take_recursion(ServingRows const& list, Index phase, Index longest, bool rows_apart) {
     B& b = backend();
-    b.start_recursion(state_->tables(), flags.one_depth, list);
+    b.start_recursion(state_->tables(), rule_, list);
     auto const& schedule = model_->schedule();
     auto const& sets = schedule.recursions[static_cast<std::size_t>(phase)];
     copies_.clear();
@@ -162,7 +137,7 @@ class Stages {
     }
     TableRows<Scalar> const stream{state_->bank().hidden, list.cells};
     TableRows<Scalar> const kept = PassesAll<Router> ? stream : TableRows<Scalar>{};
-    auto const x = layers(sets, {stream.table, stream.rows}, kept, list, flags.rows_apart,
+    auto const x = layers(sets, {stream.table, stream.rows}, kept, list, rows_apart,
                           [&](std::size_t j) { return block_keys(list, phase, static_cast<Index>(j), longest); });
     if constexpr (PassesAll<Router>) {
       return {};
@@ -177,12 +152,12 @@ class Stages {
   }
 
   /// Finished rows through the coda, and tokens drawn from those of them that make one. @return log-probabilities, in the arena
-  std::span<Real const> draw(ServingRows const& list, SampledRows const& drawn, std::span<Token> tokens, Index longest, LaunchFlags flags) {
+  std::span<Real const> draw(ServingRows const& list, SampledRows const& drawn, std::span<Token> tokens, Index longest, bool rows_apart) {
     B& b = backend();
     auto const& schedule = model_->schedule();
     TableRows<Scalar const> ends{state_->bank().hidden, drawn.cells};
     if (!schedule.coda.empty()) {
-      auto const x = layers(schedule.coda, {state_->bank().hidden, list.cells}, {}, list, flags.rows_apart,
+      auto const x = layers(schedule.coda, {state_->bank().hidden, list.cells}, {}, list, rows_apart,
                             [&](std::size_t l) { return end_keys(list, schedule.prelude.size() + l, longest); });
       ends = {x, drawn.sources};
     }
@@ -200,13 +175,13 @@ class Stages {
   }
 
   /// New tokens through embedding and prelude.
-  void take_prelude(ServingRows const& list, std::span<Token const> tokens, Index longest, LaunchFlags flags) {
+  void take_prelude(ServingRows const& list, std::span<Token const> tokens, Index longest, bool rows_apart) {
     B& b = backend();
     auto const& prelude = model_->schedule().prelude;
     auto const embedding = model_->parameters().views().weight(model_->parameter_indices().embedding);
     TableRows<Scalar> const stream{state_->bank().hidden, list.cells};
     if (PassesAll<Router> && prelude.empty()) return b.move_rows(embedding, tokens, stream.rows, stream.table);
-    auto const x = layers(prelude, {embedding, tokens}, stream, list, flags.rows_apart,
+    auto const x = layers(prelude, {embedding, tokens}, stream, list, rows_apart,
                           [&](std::size_t l) { return end_keys(list, l, longest); });
     if constexpr (!PassesAll<Router>) {
       auto context = router_context();
@@ -323,6 +298,7 @@ class Stages {
   Model* model_;
   ServingState<B>* state_;
   ListRules rules_;
+  TickRule rule_;
   RoutingMode mode_;
   ServingStack<B> stack_;
   ServingHead<B> head_;

@@ -8,6 +8,7 @@
 #include "mor/core/serving_tables.hpp"
 #include "mor/core/types.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 
@@ -44,6 +45,44 @@ inline constexpr Row kPatience = 16;
 /// A depth's count after such a launch.
 [[nodiscard]] MOR_HOST_DEVICE constexpr Row count_passed_over(Row ready, Row passed_over, bool taken) {
   return taken || ready == 0 ? 0 : passed_over + 1;
+}
+
+/// Slots one after the other, the first again behind the last.
+struct SlotWindow {
+  Row begin = 0, length = 0;
+  [[nodiscard]] MOR_HOST_DEVICE constexpr bool holds(Row slot, Row slots) const {
+    return (slot >= begin ? slot - begin : slot + slots - begin) < length;
+  }
+  /// The slot behind it.
+  [[nodiscard]] MOR_HOST_DEVICE constexpr Row end(Row slots) const {
+    Row const end = begin + length;
+    return end >= slots ? end - slots : end;
+  }
+};
+
+/// Slots that a word of `ready` below tells of.
+inline constexpr Row kReadyBits = 32;
+
+/// From slot `begin` on, as many slots as have `most` ready ones among them; all where there are no more. Bit s % 32 of
+/// ready[s / 32] says whether slot s is.
+[[nodiscard]] MOR_HOST_DEVICE constexpr SlotWindow window_of_launch(std::uint32_t const* ready, Row slots, Row begin, Index most) {
+  SlotWindow window{begin, 0};
+  Row taken = 0;
+  while (window.length < slots) {
+    Row const slot = window.end(slots), first = slot % kReadyBits;
+    Row const run = std::min(kReadyBits - first, std::min(slots - slot, slots - window.length));
+    std::uint32_t bits = ready[slot / kReadyBits] >> first;
+    if (run < kReadyBits) bits &= (std::uint32_t{1} << run) - 1;
+    Row const here = std::popcount(bits);
+    if (taken + here > most) {
+      for (; taken < most; ++taken) bits &= bits - 1;
+      window.length += std::popcount(~bits & (bits - 1));  // up to the first that is too many. (std::countr_zero: 32 with nvcc 13.0)
+      return window;
+    }
+    taken += here;
+    window.length += run;
+  }
+  return window;
 }
 
 /// Whether a tick leaves rows for the next one, from its report. Rows of a prompt that wait for others have those beside

@@ -116,15 +116,16 @@ class ServingVerbs : public detail::LaunchFusions<T, Arch> {
     Scratch const scope(context);  // the stream's order keeps the upload until it has been read
     cuda::apply_edits<Arch>(context, self().upload(edits), tables);
   }
-  void start_recursion(ServingTables const& tables, bool one_depth, ServingRows const& rows) {
-    cuda::start_recursion<Arch>(verb("start_recursion"), tables, one_depth, rows);
+  void start_recursion(ServingTables const& tables, TickRule const& rule, ServingRows const& rows) {
+    cuda::start_recursion<Arch>(verb("start_recursion"), tables, rule, rows);
   }
   void finish_recursion(ServingTables const& tables, ServingRows const& rows, Reals scores,
                         ServingReport const& report) {
     cuda::finish_recursion<Arch>(verb("finish_recursion"), tables, rows, scores, report);
   }
-  void collect_finished(ServingTables const& tables, ServingRows const& rows, SampledRows const& sampled) {
-    cuda::collect_finished<Arch>(verb("collect_finished"), tables, rows, sampled);
+  void collect_finished(ServingTables const& tables, TickRule const& rule, ServingReport const& report, ServingRows const& rows,
+                        SampledRows const& sampled) {
+    cuda::collect_finished<Arch>(verb("collect_finished"), tables, rule, report, rows, sampled);
   }
   void commit_samples(ServingTables const& tables, ServingRows const& rows, SampledRows const& sampled,
                       std::span<Token const> tokens, Reals log_probabilities, ServingReport const& report) {
@@ -134,9 +135,9 @@ class ServingVerbs : public detail::LaunchFusions<T, Arch> {
                         ServingReport const& report) {
     cuda::collect_entering<Arch>(verb("collect_entering"), tables, rows, tokens, report);
   }
-  void finish_and_collect(ServingTables const& tables, ServingRows const& rows, Reals scores, ServingReport const& report,
-                          ServingRows const& finished, SampledRows const& sampled) {
-    cuda::finish_and_collect<Arch>(verb("finish_and_collect"), tables, rows, scores, report, finished, sampled);
+  void finish_and_collect(ServingTables const& tables, TickRule const& rule, ServingRows const& rows, Reals scores,
+                          ServingReport const& report, ServingRows const& finished, SampledRows const& sampled) {
+    cuda::finish_and_collect<Arch>(verb("finish_and_collect"), tables, rule, rows, scores, report, finished, sampled);
   }
   void commit_and_collect(ServingTables const& tables, ServingRows const& finished, SampledRows const& sampled,
                           std::span<Token const> tokens, Reals log_probabilities, ServingReport const& report,

@@ -282,14 +282,15 @@ class Backend {
     host::choice_weights(choice, gate, depths, gate_intermediate, additive, scale, keep, scores);
   }
   void apply_edits(std::span<TableEdit const> edits, ServingTables const& tables) { host::apply_edits(edits, tables); }
-  void start_recursion(ServingTables const& tables, bool one_depth, ServingRows const& rows) {
-    host::start_recursion(tables, one_depth, rows);
+  void start_recursion(ServingTables const& tables, TickRule const& rule, ServingRows const& rows) {
+    host::start_recursion(tables, rule, rows);
   }
   void finish_recursion(ServingTables const& tables, ServingRows const& rows, Values scores, ServingReport const& report) {
     host::finish_recursion(tables, rows, scores, report);
   }
-  void collect_finished(ServingTables const& tables, ServingRows const& rows, SampledRows const& sampled) {
-    host::collect_finished(tables, rows, sampled);
+  void collect_finished(ServingTables const& tables, TickRule const& rule, ServingReport const& report, ServingRows const& rows,
+                        SampledRows const& sampled) {
+    host::collect_finished(tables, rule, report, rows, sampled);
   }
   void commit_samples(ServingTables const& tables, ServingRows const& rows, SampledRows const& sampled,
                       std::span<Token const> tokens, Values log_probabilities, ServingReport const& report) {

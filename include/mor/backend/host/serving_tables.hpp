@@ -7,6 +7,7 @@
 #include "mor/math/serving.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <span>
 #include <vector>
@@ -53,17 +54,38 @@ inline void pad_rows(ServingTables const& tables, ServingRows const& rows, std::
   return static_cast<Row>(taken);
 }
 
+/// Whether a cell waits for a recursion that takes rows of depth `only`, or of any where that is negative.
+[[nodiscard]] inline bool is_ready(ServingTables const& tables, Index cell, Row only) {
+  return tables.at(tables.status(cell)) == static_cast<Row>(CellStatus::Ready) && (only < 0 || tables.at(tables.depth(cell)) == only);
+}
+
+/// The slots whose own rows a launch takes. From then on it is the turn of the one behind them.
+[[nodiscard]] inline math::SlotWindow take_window(ServingTables const& tables, TickRule const& rule, Row only) {
+  auto const slots = static_cast<Row>(tables.shape.slots);
+  if (rule.most_rows == 0) return {0, slots};
+  Index prompt_rows = 0;
+  for (Index cell = slots; cell < tables.shape.cells(); ++cell) prompt_rows += is_ready(tables, cell, only) ? 1 : 0;
+  std::vector<std::uint32_t> ready(static_cast<std::size_t>((slots + math::kReadyBits - 1) / math::kReadyBits), 0);
+  for (Row slot = 0; slot < slots; ++slot) {
+    if (is_ready(tables, slot, only)) ready[static_cast<std::size_t>(slot / math::kReadyBits)] |= std::uint32_t{1} << (slot % math::kReadyBits);
+  }
+  auto const window = math::window_of_launch(ready.data(), slots, tables.at(tables.turn()), rule.most_decoding(prompt_rows));
+  tables.at(tables.turn()) = window.end(slots);
+  return window;
+}
+
 }  // namespace detail
 
-inline void start_recursion(ServingTables const& tables, bool one_depth, ServingRows const& rows) {
-  Row const only = one_depth ? detail::take_depth(tables) : -1;
+inline void start_recursion(ServingTables const& tables, TickRule const& rule, ServingRows const& rows) {
+  Row const only = rule.one_depth ? detail::take_depth(tables) : -1;
+  auto const window = detail::take_window(tables, rule, only);
   std::size_t count = 0;
   Row slot_before = -1;
   Row rank = 0;
   for (Index cell = 0; cell < tables.shape.cells() && count < rows.cells.size(); ++cell) {
-    Row const depth = tables.at(tables.depth(cell));
-    if (tables.at(tables.status(cell)) != static_cast<Row>(CellStatus::Ready) || (only >= 0 && depth != only)) continue;
-    Row const slot = tables.at(tables.slot(cell)), position = tables.at(tables.position(cell));
+    if (!detail::is_ready(tables, cell, only)) continue;
+    if (cell < tables.shape.slots && !window.holds(static_cast<Row>(cell), static_cast<Row>(tables.shape.slots))) continue;
+    Row const slot = tables.at(tables.slot(cell)), position = tables.at(tables.position(cell)), depth = tables.at(tables.depth(cell));
     rank = slot == slot_before ? rank + 1 : 0;
     slot_before = slot;
     rows.cells[count] = static_cast<Row>(cell);
@@ -109,11 +131,14 @@ inline void finish_recursion(ServingTables const& tables, ServingRows const& row
   report.words[ServingReport::ReadyRows] = ready;
   report.words[ServingReport::WaitingRows] = waiting;
   report.words[ServingReport::WaitingSamples] = samples;
+  for (auto const none : {ServingReport::FinishedRows, ServingReport::SampledRows, ServingReport::EnteredRows}) report.words[none] = 0;
 }
 
-inline void collect_finished(ServingTables const& tables, ServingRows const& rows, SampledRows const& sampled) {
+inline void collect_finished(ServingTables const& tables, TickRule const& rule, ServingReport const& report, ServingRows const& rows,
+                             SampledRows const& sampled) {
+  bool const finishes = rule.finishes(report.words[ServingReport::ReadyRows], report.words[ServingReport::WaitingRows]);
   std::size_t count = 0, drawn = 0;
-  for (Index cell = 0; cell < tables.shape.cells() && count < rows.cells.size(); ++cell) {
+  for (Index cell = 0; finishes && cell < tables.shape.cells() && count < rows.cells.size(); ++cell) {
     if (tables.at(tables.status(cell)) != static_cast<Row>(CellStatus::Finished)) continue;
     Row const slot = tables.at(tables.slot(cell)), position = tables.at(tables.position(cell));
     if (tables.at(tables.pending(slot)) > 0) continue;

@@ -15,17 +15,20 @@
 namespace mor::cuda {
 
 /// `host::collect_finished`: all rows that have room, up to the first that would make a token where no room is left for
-/// it. By a block.
+/// it. By a block. @param report  words that all threads see
 template <int Steps>
-__device__ __forceinline__ void collect_finished_rows(ServingTables const& tables, RowLists const& rows, SampledLists const& sampled) {
+__device__ __forceinline__ void collect_finished_rows(ServingTables const& tables, TickRule const& rule, Row const* report,
+                                                      RowLists const& rows, SampledLists const& sampled) {
   __shared__ int2 found[2][kWarpSize];
   __shared__ int listed_rows, drawn_rows;
   auto const cells = static_cast<int>(tables.shape.cells());
   int const lane = lane_number();
+  bool const finishes =
+      !rule.waits_to_finish() || rule.finishes(report[ServingReport::ReadyRows], report[ServingReport::WaitingRows]);
   if (threadIdx.x == 0) listed_rows = 0, drawn_rows = 0;
   int2 before{0, 0};  // rows, and rows that make a token
   int listed_here = 0, drawn_here = 0;
-  for (int first = 0, turn = 0; first < cells; first += static_cast<int>(blockDim.x) * Steps, turn ^= 1) {
+  for (int first = 0, turn = 0; finishes && first < cells; first += static_cast<int>(blockDim.x) * Steps, turn ^= 1) {
     unsigned finished[Steps], drawn[Steps];
     int slot[Steps], position[Steps], depth[Steps];
     bool qualifies[Steps], samples[Steps];
@@ -102,10 +105,10 @@ __device__ __forceinline__ void collect_finished_rows(ServingTables const& table
 
 template <class Arch, int Steps>
 __global__ void __launch_bounds__(tuning::kServingThreads)
-    collect_finished_kernel(ServingTables tables, RowLists rows, SampledLists sampled) {
+    collect_finished_kernel(ServingTables tables, TickRule rule, Row const* report, RowLists rows, SampledLists sampled) {
   wait_for_earlier_kernels<Arch>();
   let_next_kernel_start<Arch>();
-  collect_finished_rows<Steps>(tables, rows, sampled);
+  collect_finished_rows<Steps>(tables, rule, report, rows, sampled);
 }
 
 /// `host::collect_entering`, by a block. `entered` is the report's word.

@@ -12,13 +12,13 @@ namespace mor::cuda {
 /// `finish_recursion` and `collect_finished`.
 template <class Arch, int Steps>
 __global__ void __launch_bounds__(tuning::kServingThreads)
-    finish_and_collect_kernel(ServingTables tables, RowLists rows, float const* scores, Row* report, int room, RowLists finished,
+    finish_and_collect_kernel(ServingTables tables, TickRule rule, RowLists rows, float const* scores, Row* report, int room, RowLists finished,
                               SampledLists sampled) {
   wait_for_earlier_kernels<Arch>();
   let_next_kernel_start<Arch>();
   finish_rows(tables, rows, scores, report, room);
   __syncthreads();
-  collect_finished_rows<Steps>(tables, finished, sampled);
+  collect_finished_rows<Steps>(tables, rule, report, finished, sampled);
 }
 
 /// `commit_samples` and `collect_entering`, whose tokens may lie where those of the samples do.

@@ -12,6 +12,8 @@
 #include "mor/core/types.hpp"
 #include "mor/math/serving.hpp"
 
+#include <cstdint>
+
 namespace mor::cuda {
 
 /// `host::detail::take_depth`, in every thread. `ready` is shared memory for two words a recursion.
@@ -37,6 +39,25 @@ __device__ __forceinline__ int take_depth(ServingTables const& tables, Row* read
     tables.at(tables.passed_over(depth)) = math::count_passed_over(ready[depth], passed_over[depth], depth == taken);
   }
   return taken;
+}
+
+/// `host::detail::take_window`, in every thread. `ready` is shared memory for a bit of every slot.
+__device__ __forceinline__ math::SlotWindow take_window(ServingTables const& tables, TickRule const& rule, int only, std::uint32_t* ready) {
+  auto const slots = static_cast<int>(tables.shape.slots), cells = static_cast<int>(tables.shape.cells());
+  auto const threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
+  if (rule.most_rows == 0) return {0, slots};
+  Row const turn = tables.at(tables.turn());
+  int prompt_rows = 0;
+  for (int first = 0; first < cells; first += threads) {
+    int const cell = first + thread;
+    bool const waits = cell < cells && has_status(tables, cell, CellStatus::Ready) && (only < 0 || tables.at(tables.depth(cell)) == only);
+    unsigned const lanes = __ballot_sync(kAllLanes, waits && cell < slots);
+    if (lane_number() == 0 && cell < slots) ready[cell / kWarpSize] = lanes;
+    prompt_rows += __syncthreads_count(waits && cell >= slots ? 1 : 0);
+  }
+  auto const window = math::window_of_launch(ready, slots, turn, rule.most_decoding(prompt_rows));
+  if (thread == 0) tables.at(tables.turn()) = window.end(slots);
+  return window;
 }
 
 /// Rows that a warp found, and what its neighbours need to know to tell where runs of one slot begin.
@@ -96,9 +117,10 @@ struct ReadyCells {
   unsigned starts[Steps];  ///< of these, lanes with another slot than the row before in this warp
   int slot[Steps], position[Steps], depth[Steps];
 
-  /// Looks at the cells from `first` on; `only` is the depth that is listed, negative for all.
-  __device__ __forceinline__ FoundRows find(ServingTables const& tables, int first, int only) {
-    auto const cells = static_cast<int>(tables.shape.cells());
+  /// Looks at the cells from `first` on; `only` is the depth that is listed, negative for all, `window` has the slots whose own
+  /// cells are.
+  __device__ __forceinline__ FoundRows find(ServingTables const& tables, int first, int only, math::SlotWindow const& window) {
+    auto const cells = static_cast<int>(tables.shape.cells()), slots = static_cast<int>(tables.shape.slots);
     bool ready[Steps];
 #pragma unroll
     for (int k = 0; k < Steps; ++k) {  // all loads are in flight together
@@ -113,7 +135,9 @@ struct ReadyCells {
     FoundRows found{0, -1, -1, -1};
 #pragma unroll
     for (int k = 0; k < Steps; ++k) {
-      bool const listed = ready[k] && (only < 0 || depth[k] == only);
+      int const cell = cell_of_step<Steps>(first, k);
+      bool const taken = cell >= slots || window.holds(cell, slots);
+      bool const listed = ready[k] && taken && (only < 0 || depth[k] == only);
       rows[k] = __ballot_sync(kAllLanes, listed);
       unsigned const earlier = rows[k] & lanes_below(lane_number());
       int const own = listed ? slot[k] : -1;
@@ -145,21 +169,24 @@ __device__ __forceinline__ void write_recursion_row(ServingTables const& tables,
   rows.first_limits[at] = depth == 0 ? position + 1 : 0;
 }
 
-/// `host::start_recursion`. With `one_depth`, dynamic shared memory has two words a recursion.
+/// `host::start_recursion`. Dynamic shared memory has two words a recursion with `one_depth`, and behind them a bit of every slot
+/// with `most_rows`.
 template <class Arch, int Steps>
 __global__ void __launch_bounds__(tuning::kServingThreads)
-    start_recursion_kernel(ServingTables tables, bool one_depth, RowLists rows) {
+    start_recursion_kernel(ServingTables tables, TickRule rule, RowLists rows) {
   extern __shared__ Row ready[];
   __shared__ FoundRows found[2][kWarpSize];
   wait_for_earlier_kernels<Arch>();
   let_next_kernel_start<Arch>();
-  int const only = one_depth ? take_depth(tables, ready) : -1;
+  int const only = rule.one_depth ? take_depth(tables, ready) : -1;
+  auto* const ready_slots = reinterpret_cast<std::uint32_t*>(ready + (rule.one_depth ? 2 * tables.shape.recursions : 0));
+  math::SlotWindow const window = take_window(tables, rule, only, ready_slots);
   auto const cells = static_cast<int>(tables.shape.cells());
   RowsBefore before;
   // Two halves take turns: a warp that writes one is past the barrier that all readers of its last contents reached.
   for (int first = 0, turn = 0; first < cells; first += static_cast<int>(blockDim.x) * Steps, turn ^= 1) {
     ReadyCells<Steps> mine;
-    FoundRows const own = mine.find(tables, first, only);
+    FoundRows const own = mine.find(tables, first, only, window);
     if (lane_number() == 0) found[turn][warp_number()] = own;
     __syncthreads();
     RowsBefore place = place_rows(found[turn], before);

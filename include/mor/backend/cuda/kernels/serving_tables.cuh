@@ -106,6 +106,9 @@ __device__ __forceinline__ void finish_rows(ServingTables const& tables, RowList
   if (thread == 1) report[ServingReport::ReadyRows] = counts[0];
   if (thread == 2) report[ServingReport::WaitingRows] = counts[1];
   if (thread == 3) report[ServingReport::WaitingSamples] = counts[2];
+  if (thread == 4) report[ServingReport::FinishedRows] = 0;
+  if (thread == 5) report[ServingReport::SampledRows] = 0;
+  if (thread == 6) report[ServingReport::EnteredRows] = 0;
 }
 
 template <class Arch, int Threads>

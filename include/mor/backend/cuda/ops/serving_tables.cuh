@@ -23,6 +23,7 @@ namespace mor::cuda {
 
 /// Tables keep their shape, so their place says which they are.
 inline void note_to(WorkLog& log, ServingTables const& tables) { log.note(tables.words); }
+inline void note_to(WorkLog& log, TickRule const& rule) { log.note(rule.one_depth, rule.in_step, rule.most_rows, rule.least_finished); }
 inline void note_to(WorkLog& log, ServingReport const& report) { log.note(report.words.data(), report.finished_room); }
 
 namespace detail {
@@ -80,13 +81,15 @@ inline void apply_edits(Context const& context, std::span<TableEdit const> edits
 
 /// Floor: 16 bytes a cell, 32 a row.
 template <class Arch>
-inline void start_recursion(Context const& context, ServingTables const& tables, bool one_depth,
+inline void start_recursion(Context const& context, ServingTables const& tables, TickRule const& rule,
                             ServingRows const& rows) {
-  Index const shared = one_depth ? 2 * tables.shape.recursions * static_cast<Index>(sizeof(Row)) : 0;
+  Index const counts = rule.one_depth ? 2 * tables.shape.recursions : 0;
+  Index const bits = rule.most_rows > 0 ? divide_up(tables.shape.slots, math::kReadyBits) : 0;
+  Index const shared = (counts + bits) * static_cast<Index>(sizeof(Row));
   auto* const kernel = detail::one_step(tables) ? &start_recursion_kernel<Arch, 1>
                                                 : &start_recursion_kernel<Arch, tuning::kServingSteps>;
   launch(context, "start_recursion", detail::look_at_cells<Arch>(tables, rows.cells.size(), shared), kernel, tables,
-         one_depth, detail::row_lists(rows));
+         rule, detail::row_lists(rows));
 }
 
 /// Floor: 12 bytes a cell, 44 a row.
@@ -102,13 +105,13 @@ inline void finish_recursion(Context const& context, ServingTables const& tables
 
 /// Floor: 20 bytes a cell, 20 a row, 88 a row that makes a token.
 template <class Arch>
-inline void collect_finished(Context const& context, ServingTables const& tables, ServingRows const& rows,
-                             SampledRows const& sampled) {
+inline void collect_finished(Context const& context, ServingTables const& tables, TickRule const& rule, ServingReport const& report,
+                             ServingRows const& rows, SampledRows const& sampled) {
   auto* const kernel = detail::one_step(tables) ? &collect_finished_kernel<Arch, 1>
                                                 : &collect_finished_kernel<Arch, tuning::kServingSteps>;
   launch(context, "collect_finished",
          detail::look_at_cells<Arch>(tables, std::max(rows.cells.size(), sampled.cells.size())), kernel, tables,
-         detail::row_lists(rows), detail::sampled_lists(sampled));
+         rule, report.words.data(), detail::row_lists(rows), detail::sampled_lists(sampled));
 }
 
 /// Floor: 16 bytes a row, 64 a row that makes a token.
@@ -135,14 +138,15 @@ inline void collect_entering(Context const& context, ServingTables const& tables
 
 /// `finish_recursion`, then `collect_finished`. Floor: theirs.
 template <class Arch>
-inline void finish_and_collect(Context const& context, ServingTables const& tables, ServingRows const& rows, std::span<float const> scores,
-                               ServingReport const& report, ServingRows const& finished, SampledRows const& sampled) {
+inline void finish_and_collect(Context const& context, ServingTables const& tables, TickRule const& rule, ServingRows const& rows,
+                               std::span<float const> scores, ServingReport const& report, ServingRows const& finished,
+                               SampledRows const& sampled) {
   Index const lists = detail::lists_at_once(tables);
   auto* const kernel = detail::one_step(tables) ? &finish_and_collect_kernel<Arch, 1>
                                                 : &finish_and_collect_kernel<Arch, tuning::kServingSteps>;
   std::size_t const most = std::max({rows.cells.size(), finished.cells.size(), sampled.cells.size()});
   launch(context, "finish_and_collect", detail::look_at_cells<Arch>(tables, most, lists * static_cast<Index>(sizeof(int))), kernel, tables,
-         detail::row_lists(rows), detail::list_or_null(scores), report.words.data(), static_cast<int>(lists), detail::row_lists(finished),
+         rule, detail::row_lists(rows), detail::list_or_null(scores), report.words.data(), static_cast<int>(lists), detail::row_lists(finished),
          detail::sampled_lists(sampled));
 }
 
