@@ -37,6 +37,7 @@ struct EngineCase {
   Index batch = 32;       ///< rows of a launch; all slots but with `FullBatchScheduler`
   Index cache_bytes = 0;  ///< 0: what every slot can need
   Index ticks_per_launch = 1;
+  Index prefill_rows = infer::EngineOptions{}.prefill_rows;
   WorkloadShape shape;
   bool calibrated = true;  ///< the threshold is the calibrated one; else 0, as the router was trained
 };
@@ -55,6 +56,7 @@ template <class Program>
   options.slots = test.slots;
   options.cache_bytes = test.cache_bytes;
   options.ticks_per_launch = test.ticks_per_launch;
+  options.prefill_rows = test.prefill_rows;
   auto const longest = 2.0 * (static_cast<double>(test.shape.prompt_tokens) + test.shape.new_tokens_mean);
   options.context = std::min(Program::context, static_cast<Index>(longest));
   options.prefix_cache = false;
@@ -141,12 +143,13 @@ void engine(benchmark::State& state) {
   run_engine<Program, Model, Scheduler>(state, test);
 }
 
-/// As `engine`, with rows of a full batch in place of the slots, and two and a half times as many of these: beside the batch up to one
-/// waits for the coda, and when that comes, some more.
+/// As `engine`, with rows of a full batch in place of the slots, and twice as many of these: beside the batch up to one waits for the
+/// coda.
 template <class Program, class Model>
 void full_batch(benchmark::State& state) {
   auto test = engine_case<Program>(state);
-  test.slots = 5 * test.batch / 2;
+  test.slots = 2 * test.batch;
+  test.prefill_rows = 896;  // prompts are one token here; with up to 128 slots CUDA's lists are one pass
   run_engine<Program, Model, infer::FullBatchScheduler>(state, test);
 }
 

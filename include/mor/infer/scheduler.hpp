@@ -46,7 +46,7 @@ struct LazyTickScheduler {
 };
 
 /// Depth-wise batching as it was published (Bae et al., 2507.10524): recursions and coda run with full batches of `rows` rows. Texts
-/// that wait for their turn, or with a finished row for enough others, are beside those: 2.5 times as many slots as rows keep the
+/// that wait for their turn, or with a finished row for enough others, are beside those: twice as many slots as rows keep the
 /// batches full. (More slots under `TickScheduler` make more of a GPU; this one is to compare with what was published.)
 struct FullBatchScheduler {
   static constexpr bool lock_step = false;
