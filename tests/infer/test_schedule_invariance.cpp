@@ -199,6 +199,18 @@ TEST_CASE("I4: every scheduler gives the same bits where the host learns ticks l
   }
 }
 
+TEST_CASE("where tokens take one recursion, rows are in step by themselves, and no prompt has the host wait") {
+  auto setup = tiny_setup(tiny_model(RouterKind::ExpertChoice, CacheKind::RecursionWise, SharingKind::MiddleCycle, 1));
+  auto const requests = mixed_requests(60, setup.model, 20, 8);
+  auto const expected = serve_each_alone(setup, requests);
+  setup.reports = ReportsArrive::Late;
+  setup.options.few_rows = 100;
+  setup.scheduler = Schedulers::NoRefill;
+  auto const served = make_served(setup);
+  CHECK(differences(serve_all(*served, requests), expected) == 0);
+  CHECK(served->statistics().counted_ticks == 0);
+}
+
 TEST_CASE("I4: reports that arrive ticks later change nothing") {
   auto setup = tiny_setup();
   auto const requests = knobbed(150, setup.model, 6);

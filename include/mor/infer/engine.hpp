@@ -140,8 +140,9 @@ class Engine {
     if (!PacesTicks<B> || !ListRules::all_alike(model.schedule())) options.ticks_per_launch = 1;
     return options;
   }
-  static TickRule checked(Model const& model, TickRule const& rule) {
+  static TickRule checked(Model const& model, TickRule rule) {
     require(rule.most_rows >= 0 && rule.least_finished >= 0, "a scheduler counts rows from 0", "Engine, scheduler");
+    if (model.schedule().num_recursions() == 1) rule.in_step = false;  // rows cannot be otherwise
     if (rule.in_step || ListRules::all_alike(model.schedule())) return rule;
     fail(ErrorCode::InvalidConfig, "recursions of different layers cannot share a launch", "Engine",
          "a schedule whose recursions run the same layers, or FullDepthScheduler", "another schedule");
@@ -179,7 +180,7 @@ class Engine {
     Index const ticks = options_.ticks_per_launch;
     TickDemand demand = planner_.plan(tick_ + 1, reports_.pending() * ticks, ticks);
     bool const exact = !alike_ || (!replays_.captures && ticks == 1) || asks(demand);
-    counted_ = exact || sizes_.too_loose(demand.rows(), demand.decoding, demand.loose_rows);
+    counted_ = exact || sizes_.too_loose(most_rows(demand), demand.decoding, demand.loose_rows);
     if (counted_) {
       wait_for_all();
       ++planner_.counters().counted_ticks;
