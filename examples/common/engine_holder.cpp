@@ -29,7 +29,7 @@ std::vector<EngineFigure> figures_of(mor::infer::EngineStatistics const& statist
   counter("prefix_hits_total", "Requests that began with kept keys.", s.prefix_hits);
   counter("prefix_tokens_total", "Prompt tokens that need not be read again.", s.prefix_tokens);
   counter("ticks_total", "Rounds of the recursion block.", s.ticks);
-  counter("coda_ticks_total", "Those after which tokens were made.", s.coda_ticks);
+  counter("coda_ticks_total", "Those in which rows went through the last layers.", s.coda_ticks);
   counter("counted_ticks_total", "Those for which the host waited to know how many rows there are.", s.counted_ticks);
   counter("recursion_rows_total", "Recursions that tokens took.", s.recursion_rows);
   counter("launched_rows_total", "Rows launched for them, padding included.", s.launched_rows);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <string>
 
 using namespace mor;
@@ -194,6 +195,38 @@ TEST_CASE("I4: every scheduler gives the same bits where the host learns ticks l
         auto const now = served->statistics();
         if (few == 100) CHECK(now.counted_ticks < now.ticks);
         if (few == 100 && scheduler != Schedulers::NoRefill) CHECK(now.counted_ticks == 0);  // there for prompts
+      }
+    }
+  }
+}
+
+TEST_CASE("full batches leave no text behind, also where the coda has no room for all that wait") {
+  auto setup = tiny_setup();
+  setup.options.slots = 8;
+  setup.scheduler = Schedulers::FullBatch;
+  setup.scheduled_rows = 4;
+  setup.options.pad_rows = false;  // so that the coda has room for `few` rows
+  infer::Request request;
+  request.prompt = {1, 2};
+  request.max_new_tokens = 40;
+  request.sampling.temperature = 0.0;
+  for (auto const reports : {ReportsArrive::AtOnce, ReportsArrive::Late}) {
+    for (Index const few : {5, 100}) {
+      for (Index const deepest : {1, 3}) {
+        INFO("few rows " << few << ", depth " << deepest << ", late " << (reports == ReportsArrive::Late));
+        setup.reports = reports;
+        setup.options.few_rows = few;
+        request.depth.max_depth = deepest;
+        auto const served = make_served(setup);
+        std::map<infer::RequestId, int> made;
+        for (int i = 0; i < 8; ++i) made[served->submit(request)] = 0;
+        int widest = 0;
+        while (served->statistics().finished == 0) {
+          for (auto const& event : served->step()) made[event.request] += event.kind == infer::EventKind::Token ? 1 : 0;
+          auto const [least, most] = std::minmax_element(made.begin(), made.end(), [](auto const& a, auto const& b) { return a.second < b.second; });
+          widest = std::max(widest, most->second - least->second);
+        }
+        CHECK(widest <= 6);
       }
     }
   }

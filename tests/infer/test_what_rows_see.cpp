@@ -184,6 +184,18 @@ TEST_CASE("I1, I2, I3: with hybrid lists a row sees every token, those that came
   check<TokenChoice<>, HybridCache>(model, in_long_launches(roomy_options()));
 }
 
+TEST_CASE("rules that would tear steps or depths apart, or count below 0, are refused") {
+  auto const model = two_layer_block(RouterKind::ExpertChoice, CacheKind::RecursionWise);
+  RecordingBackend backend(1);
+  using Model = RecursiveModel<ExpertChoice<>, RecursionWiseCache, RecordingBackend>;
+  Model net(backend, model, ExpertChoice<>(model.recursion), MiddleCycle::schedule(model));
+  for (TickRule const& rule : {TickRule{.in_step = true, .most_rows = 4}, TickRule{.one_depth = true, .most_rows = 4},
+                               TickRule{.most_rows = -1}, TickRule{.least_finished = -1}}) {
+    auto const make = [&] { infer::Engine<Model, Ruled> const engine(net, tiny_options(), {rule}); };
+    CHECK(fails_with(ErrorCode::InvalidArgument, make, rule.most_rows > 0 ? "at any depth" : "counts rows from 0", "Engine, scheduler"));
+  }
+}
+
 TEST_CASE("a step that throws is the engine's last: later ones say so, and a new engine on the model serves") {
   auto const model = two_layer_block(RouterKind::ExpertChoice, CacheKind::RecursionWise);
   RecordingBackend backend(1);

@@ -125,8 +125,8 @@ struct ServingTables {
 struct TickRule {
   bool one_depth = false;    ///< a recursion takes rows of one depth: `math::depth_of_launch`
   bool in_step = false;      ///< all rows take the same recursion: coda and prelude wait until none is ready for another
-  /// Rows of a recursion at most; 0: all. Those of prompts all take part, texts that decode have what is left in turns, and half of it
-  /// at least.
+  /// Rows of a recursion at most, at any depth; 0: all. Those of prompts all take part, texts that decode have what is left in turns, and
+  /// half of it at least.
   Index most_rows = 0;
   Index least_finished = 1;  ///< the coda waits for so many, or until no row is ready for a recursion
 
@@ -176,7 +176,7 @@ struct ServingReport {
     WaitingSamples,  ///< of these, cells that make a token
     FinishedRows,    ///< rows that went through the coda
     SampledRows,     ///< of these, rows that made a token
-    EnteredRows,     ///< rows that will take their first recursion in the next tick
+    EnteredRows,     ///< rows that are now ready for their first recursion
     HeaderWords
   };
   static constexpr Index kFinishedWords = 2;  ///< cell, recursions taken

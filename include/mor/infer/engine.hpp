@@ -142,6 +142,8 @@ class Engine {
   }
   static TickRule checked(Model const& model, TickRule rule) {
     require(rule.most_rows >= 0 && rule.least_finished >= 0, "a scheduler counts rows from 0", "Engine, scheduler");
+    require(rule.most_rows == 0 || !(rule.in_step || rule.one_depth), "a recursion of so many rows at most takes them at any depth",
+            "Engine, scheduler");
     if (model.schedule().num_recursions() == 1) rule.in_step = false;  // rows cannot be otherwise
     if (rule.in_step || ListRules::all_alike(model.schedule())) return rule;
     fail(ErrorCode::InvalidConfig, "recursions of different layers cannot share a launch", "Engine",
@@ -221,7 +223,10 @@ class Engine {
     ready_ = at(ServingReport::ReadyRows) + at(ServingReport::EnteredRows);
     waiting_ = std::max<Index>(0, at(ServingReport::WaitingRows) - at(ServingReport::FinishedRows));
     samples_ = std::max<Index>(0, at(ServingReport::WaitingSamples) - at(ServingReport::SampledRows));
-    if (at(ServingReport::FinishedRows) > 0) ++planner_.counters().coda_ticks;
+    if (at(ServingReport::FinishedRows) > 0) {
+      ++planner_.counters().coda_ticks;
+      left_behind_ = waiting_ > 0;
+    }
     forecast_.reported(words);
     planner_.absorb(first_reported_, words, state_.rooms().finished);
   }
@@ -260,9 +265,11 @@ class Engine {
     return rule_.most_rows > 0 ? std::min(all, std::max(rule_.most_rows, rule_.most_decoding(demand.prompt_rows) + demand.prompt_rows)) : all;
   }
   /// Whether the host waits for what the rule decides. Where rows wait for others, many fewer may take part than a bound says, and
-  /// only launches of few rows take their time by what there is. And prompts come into step by the host.
+  /// only launches of few rows take their time by what there is. Prompts come into step by the host. And where a coda had no room for
+  /// rows, which are always those of the last cells, the next one takes all.
   [[nodiscard]] bool asks(TickDemand const& demand) const {
-    return rule_.holds_back() && (most_rows(demand) > options_.few_rows || (rule_.in_step && demand.entering_prompt > 0));
+    if (!rule_.holds_back()) return false;
+    return most_rows(demand) > options_.few_rows || (rule_.in_step && demand.entering_prompt > 0) || (rule_.most_rows > 0 && left_behind_);
   }
 
   /// A tick whose sizes are upper bounds, or several: the host does not wait for what the device decides. Where no report is
@@ -273,7 +280,7 @@ class Engine {
     bool const known = single && reports_.pending() == 0 && most > options_.few_rows;
     Index const rows = sizes_.rows(known ? std::clamp<Index>(ready_, 1, most) : most);
     // For the prelude too, which takes all rows of prompts; others that find no room enter with the next tick.
-    Index const end_rows = rule_.most_rows > 0 ? std::min(demand.rows(), most + demand.entering_prompt) : most;
+    Index const end_rows = std::max(most, rule_.most_rows > 0 ? std::min(demand.rows(), options_.few_rows) : most);
     Index const coda = sizes_.coda(sizes_.rows(end_rows), sampled_lately_ + std::max(demand.due_prompt, demand.entering_prompt));
     bool const rows_apart = apart(demand), ends = !single || !rule_.waits_to_finish() || demand.entering_prompt > 0 || forecast_.likely();
     auto const work = [&](auto const& reported) {  // which writes every word of the report's header
@@ -359,6 +366,7 @@ class Engine {
   Index ready_ = 0, waiting_ = 0, samples_ = 0;  ///< after the tick that was reported last; upper bounds after edits
   Index phase_ = 0;           ///< recursions since rows entered
   Index sampled_lately_ = 0;  ///< the most rows of a tick that made a token, fading
+  bool left_behind_ = false;  ///< the last coda that was reported had no room for all rows that waited
   bool counted_ = false;      ///< the last tick was planned with all reports at hand
   bool failed_ = false;       ///< a step threw
 };

@@ -27,11 +27,11 @@ struct EngineOptions {
   Index prefill_rows = 960;
   Index queue = 1 << 20;         ///< requests that may wait
   /// A launch of more rows costs more, so where there may be more, and many of those may have left already (rows of prompts), the
-  /// host waits to know how many there are. Up to so many rows an upper bound does.
+  /// host waits to know how many there are; so it does where a scheduler has rows wait for others. Up to so many rows an upper bound does.
   Index few_rows = 64;
   Index ticks_in_flight = 2;     ///< launches that the host runs ahead of the device, where the device is not the host
-  /// Ticks that a launch goes on for by itself, where the backend can (`PacesTicks`) and the scheduler plans from upper
-  /// bounds. It stops early where the host has something to do: a text has ended, or rows of a prompt are through.
+  /// Ticks that a launch goes on for by itself, where the backend can (`PacesTicks`) and recursions run the same
+  /// layers. It stops early where the host has something to do: a text has ended, or rows of a prompt are through.
   Index ticks_per_launch = 1;
   RoutingMode mode = RoutingMode::Threshold;  ///< or AuxRouter, or FullDepth
   /// Standard deviations of pages that are kept free for the requests that run; below 0 more are admitted than are expected to fit.

@@ -40,7 +40,7 @@ struct PageCopy {
 struct TickDemand {
   Index decoding = 0;        ///< rows of slots that decode
   Index prompt_rows = 0;     ///< rows of prompts in flight, those that enter included
-  Index entering_prompt = 0;  ///< of these, the ones that enter now
+  Index entering_prompt = 0;  ///< of these, the ones that have not entered
   Index due_prompt = 0;      ///< and those that take their last recursion now, or could have before
   Index loose_rows = 0;      ///< of all rows, those that may have left already: all but one of each prompt's
   Index ending_prompts = 0;  ///< chunks in flight whose last row makes a token

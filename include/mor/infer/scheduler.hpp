@@ -37,7 +37,7 @@ struct TickScheduler {
   [[nodiscard]] TickRule rule() const { return {}; }
 };
 
-/// The same with a lazy coda: it waits for `minimum` finished rows, or until nothing else is left to do.
+/// The same with a lazy coda (prompts enter meanwhile): it waits for `minimum` finished rows, or until nothing else is left to do.
 struct LazyTickScheduler {
   static constexpr bool lock_step = false;
   static constexpr bool full_depth = false;
@@ -45,9 +45,10 @@ struct LazyTickScheduler {
   [[nodiscard]] TickRule rule() const { return {.least_finished = minimum}; }
 };
 
-/// Depth-wise batching as it was published (Bae et al., 2507.10524): recursions and coda run with full batches of `rows` rows. Texts
-/// that wait for their turn, or with a finished row for enough others, are beside those: twice as many slots as rows keep the
-/// batches full. (More slots under `TickScheduler` make more of a GPU; this one is to compare with what was published.)
+/// Depth-wise batching as it was published (Bae et al., 2507.10524): recursions take full batches of `rows` rows, and
+/// the coda comes when as many have finished. Texts that wait for their turn, or with a finished row for enough others, are beside
+/// those: twice as many slots as rows keep the batches full. (More slots under `TickScheduler` make more of a GPU; this one is to
+/// compare with what was published.)
 struct FullBatchScheduler {
   static constexpr bool lock_step = false;
   static constexpr bool full_depth = false;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file
-/// Scalar rules of serving, shared by host and device: who goes round again, which depth a launch of one depth takes,
-/// whether ticks go on, and how a rule is kept in words.
+/// Scalar rules of serving, shared by host and device: who goes round again, which depth a launch of one depth takes and
+/// which slots one of some rows, whether ticks go on, and how a rule is kept in words.
 #pragma once
 
 #include "mor/core/sampling.hpp"

@@ -136,7 +136,7 @@ inline void finish_recursion(ServingTables const& tables, ServingRows const& row
 
 inline void collect_finished(ServingTables const& tables, TickRule const& rule, ServingReport const& report, ServingRows const& rows,
                              SampledRows const& sampled) {
-  bool const finishes = rule.finishes(report.words[ServingReport::ReadyRows], report.words[ServingReport::WaitingRows]);
+  bool const finishes = !rule.waits_to_finish() || rule.finishes(report.words[ServingReport::ReadyRows], report.words[ServingReport::WaitingRows]);
   std::size_t count = 0, drawn = 0;
   for (Index cell = 0; finishes && cell < tables.shape.cells() && count < rows.cells.size(); ++cell) {
     if (tables.at(tables.status(cell)) != static_cast<Row>(CellStatus::Finished)) continue;
