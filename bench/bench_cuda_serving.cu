@@ -142,7 +142,7 @@ void finish_and_collect(benchmark::State& state) {
   Serving const s(*Gpu::instance(), state, CellStatus::Ready);
   s.gpu.backend().start_recursion(s.tables(0), {}, s.rows());
   measure_calls(state, s, [&](ServingTables const& t) {
-    s.gpu.backend().finish_and_collect(t, s.rows(), s.scores.span(), s.report(), s.rows(), s.sampled());
+    s.gpu.backend().finish_and_collect(t, {}, s.rows(), s.scores.span(), s.report(), s.rows(), s.sampled());
   });
 }
 void commit_and_collect(benchmark::State& state) {
@@ -169,7 +169,7 @@ void replay(benchmark::State& state) {
 void control(Serving const& s, ServingTables const& t) {
   auto& b = s.gpu.backend();
   b.start_recursion(t, {}, s.rows());
-  b.finish_and_collect(t, s.rows(), s.scores.span(), s.report(), s.rows(), s.sampled());
+  b.finish_and_collect(t, {}, s.rows(), s.scores.span(), s.report(), s.rows(), s.sampled());
   b.commit_and_collect(t, s.rows(), s.sampled(), s.tokens(), s.scores.span(), s.report(), s.rows(), s.tokens());
 }
 void control_of_a_tick(benchmark::State& state) {

@@ -55,12 +55,12 @@ class Device {
     auto const report = state_.report();
     auto const rows = state_.recursion_rows(cells_), finished = state_.finished_rows(cells_), entering = state_.entering_rows(cells_);
     auto const sampled = state_.sampled_rows(tables.shape.slots);
-    host::start_recursion(tables, false, rows);
+    host::start_recursion(tables, {}, rows);
     for (std::size_t i = 0; i < scores_.size(); ++i) {
       scores_[i] = uniform01(random_.block(static_cast<std::uint64_t>(number), static_cast<std::uint32_t>(i))[0]) < 0.5 ? 1.0F : -1.0F;
     }
     host::finish_recursion(tables, rows, std::span<float const>(scores_), report);
-    host::collect_finished(tables, finished, sampled);
+    host::collect_finished(tables, {}, report, finished, sampled);
     auto const tokens = state_.tokens(cells_);
     std::fill(tokens.begin(), tokens.end(), Token{5});
     host::commit_samples(tables, finished, sampled, std::span<Token const>(tokens), std::span<float const>(log_probabilities_), report);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A scheduler of one's own says whether its rows go in step, whether they leave early, and by which rule they are taken.
 // expected-error: the second argument is not a scheduler
-// expected-error(gcc): the required expression 'scheduler.rule()' is invalid
+// expected-error(gcc): the required expression 'scheduler\.rule\(\)' is invalid
 // expected-error(clang): no member named 'rule' in 'MyScheduler'
 #include "mor/backend/host/backend.hpp"
 #include "mor/infer/engine.hpp"

@@ -131,7 +131,7 @@ inline void finish_recursion(ServingTables const& tables, ServingRows const& row
   report.words[ServingReport::ReadyRows] = ready;
   report.words[ServingReport::WaitingRows] = waiting;
   report.words[ServingReport::WaitingSamples] = samples;
-  for (auto const none : {ServingReport::FinishedRows, ServingReport::SampledRows, ServingReport::EnteredRows}) report.words[none] = 0;
+  report.words[ServingReport::FinishedRows] = report.words[ServingReport::SampledRows] = report.words[ServingReport::EnteredRows] = 0;
 }
 
 inline void collect_finished(ServingTables const& tables, TickRule const& rule, ServingReport const& report, ServingRows const& rows,
