@@ -13,7 +13,6 @@
 #include "mor/infer/serving_state.hpp"
 #include "mor/model/kv_cache.hpp"
 
-#include <algorithm>
 #include <span>
 #include <utility>
 #include <vector>
